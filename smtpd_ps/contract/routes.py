@@ -1,0 +1,143 @@
+"""Who may send which message to whom, in which phase, with how many descriptors.
+
+The one table that runtime/channel checks at both ends and that docs/ARCHITECTURE.md's matrix
+is generated from. A message that is not here cannot be sent. Loaded in every process.
+"""
+
+from dataclasses import dataclass
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Phase, Process
+
+KIB = 1024
+MIB = 1024 * KIB
+
+_SETUP, _RUN, _DRAIN = Phase.SETUP, Phase.RUN, Phase.DRAIN
+_SERVE = _RUN | _DRAIN
+_ANY = _SETUP | _RUN | _DRAIN
+
+PARENT, KEYS, CONTROL, SMTP, LOOKUP, QUEUE, DELIVERY, AGENT, CLIENT = Process
+CHILDREN = (KEYS, CONTROL, SMTP, LOOKUP, QUEUE, DELIVERY)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row: `message`, number `number` on the wire, may go from a sender to a receiver."""
+
+    number: int
+    message: type[m.Message]
+    hops: tuple[tuple[Process, Process], ...]
+    phase: Phase
+    max_bytes: int  # of the payload
+    fds: tuple[str, ...] = ()  # kind of each descriptor it carries
+    answer: str = ""  # what answers it, for the documentation
+
+
+def _fan(sender: Process, receivers: tuple[Process, ...]) -> tuple[tuple[Process, Process], ...]:
+    return tuple((sender, receiver) for receiver in receivers)
+
+
+def _gather(senders: tuple[Process, ...], receiver: Process) -> tuple[tuple[Process, Process], ...]:
+    return tuple((sender, receiver) for sender in senders)
+
+
+_ASKED = (QUEUE, SMTP, DELIVERY, PARENT)
+_TO_CLIENT = (*_gather(_ASKED, CONTROL), (CONTROL, CLIENT))
+_BODY = 80 * KIB  # an inline body and its fields
+
+ROUTES: tuple[Route, ...] = (
+    # Setting up and winding down.
+    Route(1, m.Common, (*_fan(PARENT, CHILDREN), (PARENT, AGENT)), _SETUP, 4 * KIB),
+    Route(2, m.KeysSetup, _fan(PARENT, (KEYS,)), _SETUP, 256 * KIB),
+    Route(3, m.ControlSetup, _fan(PARENT, (CONTROL,)), _SETUP, 4 * KIB),
+    Route(4, m.SmtpSetup, _fan(PARENT, (SMTP,)), _SETUP, 1 * MIB),
+    Route(5, m.LookupSetup, _fan(PARENT, (LOOKUP,)), _SETUP, 64 * MIB),
+    Route(6, m.QueueSetup, _fan(PARENT, (QUEUE,)), _SETUP, 4 * MIB),
+    Route(7, m.DeliverySetup, _fan(PARENT, (DELIVERY,)), _SETUP, 16 * MIB),
+    Route(8, m.AgentSetup, _fan(PARENT, (AGENT,)), _SETUP, 16 * KIB),
+    Route(9, m.PeerChannel, (*_fan(PARENT, CHILDREN), (PARENT, AGENT)), _SETUP, 64, ("channel",)),
+    Route(10, m.Asset, _fan(PARENT, (KEYS, SMTP, LOOKUP, DELIVERY)), _SETUP, 1 * KIB, ("file",)),
+    Route(11, m.Listener, _fan(PARENT, (SMTP, CONTROL)), _SETUP, 64, ("listener",)),
+    Route(12, m.Ready, (*_gather(CHILDREN, PARENT), (AGENT, PARENT)), _SETUP, 64),
+    Route(13, m.Go, _fan(PARENT, CHILDREN), _SETUP, 64),
+    Route(14, m.Drain, _fan(PARENT, (SMTP, DELIVERY, QUEUE)), _RUN, 64, answer="Drained"),
+    Route(15, m.Drained, _gather((SMTP, DELIVERY, QUEUE), PARENT), _DRAIN, 64),
+    Route(16, m.LogLevel, _fan(PARENT, CHILDREN), _SERVE, 64),
+    # A client's session: who it is, whether it may.
+    Route(20, m.PeerQuery, ((SMTP, LOOKUP),), _SERVE, 2 * KIB, answer="PeerInfo"),
+    Route(21, m.PeerInfo, ((LOOKUP, SMTP),), _SERVE, 1 * KIB),
+    Route(22, m.AuthRequest, ((SMTP, LOOKUP),), _SERVE, 4 * KIB, answer="AuthReply"),
+    Route(23, m.AuthReply, ((LOOKUP, SMTP),), _SERVE, 64),
+    Route(24, m.RcptRequest, ((SMTP, LOOKUP),), _SERVE, 8 * KIB, answer="RcptRefuse, or RcptReply from queue"),
+    Route(25, m.RcptRefuse, ((LOOKUP, SMTP),), _SERVE, 16 * KIB),
+    Route(26, m.SessionEnd, ((SMTP, LOOKUP),), _SERVE, 64),
+    Route(27, m.RcptAccept, ((LOOKUP, QUEUE),), _SERVE, 16 * MIB, answer="RcptReply to smtp"),
+    Route(28, m.BounceQuery, ((QUEUE, LOOKUP),), _SERVE, 4 * KIB, answer="BounceRoute"),
+    Route(29, m.BounceRoute, ((LOOKUP, QUEUE),), _SERVE, 16 * MIB),
+    # The message itself.
+    Route(30, m.IdLease, ((QUEUE, SMTP),), _SERVE, 32 * KIB),
+    Route(31, m.RcptReply, ((QUEUE, SMTP),), _SERVE, 16 * KIB),
+    Route(32, m.Commit, ((SMTP, QUEUE),), _SERVE, _BODY, answer="Committed"),
+    Route(33, m.BodyOpen, ((SMTP, QUEUE),), _SERVE, 64, answer="BodyFile or BodyRefused"),
+    Route(34, m.BodyFile, ((QUEUE, SMTP),), _SERVE, 64, ("body, write-only",)),
+    Route(35, m.BodyRefused, ((QUEUE, SMTP),), _SERVE, 16 * KIB),
+    Route(36, m.CommitFile, ((SMTP, QUEUE),), _SERVE, 64, answer="Committed"),
+    Route(37, m.Committed, ((QUEUE, SMTP),), _SERVE, 16 * KIB),
+    Route(38, m.Abort, ((SMTP, QUEUE),), _SERVE, 64),
+    # Delivery.
+    Route(40, m.Deliver, ((QUEUE, DELIVERY),), _SERVE, 16 * MIB, answer="Outcome"),
+    Route(41, m.DeliverFile, ((QUEUE, DELIVERY),), _SERVE, 4 * MIB, ("body, read-only",), "Outcome"),
+    Route(42, m.Outcome, ((DELIVERY, QUEUE),), _SERVE, 16 * MIB),
+    Route(43, m.RouteQuery, ((DELIVERY, LOOKUP),), _SERVE, 2 * KIB, answer="Route"),
+    Route(44, m.Route, ((LOOKUP, DELIVERY),), _SERVE, 4 * MIB),
+    Route(45, m.AgentStart, ((DELIVERY, PARENT),), _SERVE, 2 * KIB, answer="AgentReady or AgentRefused"),
+    Route(46, m.AgentReady, ((PARENT, DELIVERY),), _SERVE, 64, ("channel",)),
+    Route(47, m.AgentRefused, ((PARENT, DELIVERY),), _SERVE, 16 * KIB),
+    Route(48, m.LmtpConnect, ((DELIVERY, PARENT),), _SERVE, 2 * KIB, answer="LmtpConnected or AgentRefused"),
+    Route(49, m.LmtpConnected, ((PARENT, DELIVERY),), _SERVE, 64, ("lmtp",)),
+    Route(50, m.AgentMailbox, ((PARENT, AGENT),), _SETUP, 64, ("mailbox",)),
+    Route(51, m.AgentJob, ((DELIVERY, AGENT),), _SERVE, _BODY, answer="AgentResult"),
+    Route(52, m.AgentJobFile, ((DELIVERY, AGENT),), _SERVE, 4 * KIB, ("body, read-only",), "AgentResult"),
+    Route(53, m.AgentResult, ((AGENT, DELIVERY),), _SERVE, 16 * KIB),
+    # System users.
+    Route(60, m.UserQuery, ((LOOKUP, PARENT),), _SERVE, 1 * KIB, answer="UserInfo"),
+    Route(61, m.UserInfo, ((PARENT, LOOKUP),), _SERVE, 64),
+    Route(62, m.SystemAuth, ((LOOKUP, PARENT),), _SERVE, 4 * KIB, answer="SystemAuthReply"),
+    Route(63, m.SystemAuthReply, ((PARENT, LOOKUP),), _SERVE, 64),
+    # Signatures, on a blocking channel of their own.
+    Route(70, m.Sign, _gather((SMTP, DELIVERY), KEYS), _ANY, 2 * KIB, answer="Signature"),
+    Route(71, m.Signature, _fan(KEYS, (SMTP, DELIVERY)), _ANY, 2 * KIB),
+    # The operator.
+    Route(80, m.ShowQueue, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="QueueRow, Done"),
+    Route(81, m.ShowEnvelope, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="TextPart, Done"),
+    Route(82, m.ShowMessage, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="BytesPart, Done"),
+    Route(83, m.Schedule, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
+    Route(84, m.Remove, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
+    Route(85, m.Pause, ((CLIENT, CONTROL), (CONTROL, QUEUE), (CONTROL, SMTP)), _SERVE, 64, answer="Done"),
+    Route(86, m.ShowStats, ((CLIENT, CONTROL), *_fan(CONTROL, (QUEUE, SMTP, DELIVERY))), _SERVE, 64,
+          answer="Counters, Done"),
+    Route(87, m.ShowStatus, ((CLIENT, CONTROL), (CONTROL, QUEUE), (CONTROL, SMTP)), _SERVE, 64,
+          answer="TextPart, Done"),
+    Route(88, m.ShowProcesses, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64, answer="ProcessRow, Done"),
+    Route(89, m.SetLog, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64, answer="Done"),
+    Route(90, m.Stop, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64, answer="Done"),
+    Route(91, m.Counters, _TO_CLIENT, _SERVE, 512 * KIB),
+    Route(92, m.TextPart, _TO_CLIENT, _SERVE, 320 * KIB),
+    Route(93, m.BytesPart, _TO_CLIENT, _SERVE, _BODY),
+    Route(94, m.QueueRow, _TO_CLIENT, _SERVE, 32 * KIB),
+    Route(95, m.ProcessRow, _TO_CLIENT, _SERVE, 32 * KIB),
+    Route(96, m.Done, _TO_CLIENT, _SERVE, 16 * KIB),
+)  # fmt: skip
+
+BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}
+BY_NUMBER: dict[int, Route] = {route.number: route for route in ROUTES}
+
+# Pairs of core processes that share a socketpair; every other pair has none.
+CHANNELS: frozenset[frozenset[Process]] = frozenset(
+    frozenset(hop) for route in ROUTES for hop in route.hops if CLIENT not in hop and AGENT not in hop
+)
+
+
+def channel_peers(process: Process) -> tuple[Process, ...]:
+    """The core processes that `process` has a channel to, the parent left out."""
+    return tuple(peer for peer in CHILDREN if peer is not process and frozenset((process, peer)) in CHANNELS)

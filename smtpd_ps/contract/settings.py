@@ -1,0 +1,185 @@
+"""The slice of the configuration that each process receives, and no more.
+
+Made by config/compile in the parent from smtpd.conf; immutable afterwards. Loaded in every
+process. File tables, certificates and keys are not in here: the parent passes descriptors
+(messages.Asset) so that root parses none of them.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from smtpd_ps.contract.values import Address, Line, Name, Path, U16, U32, U63, Value
+
+TlsOffer = Literal["none", "offer", "require", "implicit"]
+AuthOffer = Literal["none", "optional", "require"]
+TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
+ActionKind = Literal["maildir", "mbox", "lmtp", "relay"]
+RouteShape = Literal["agent", "lmtp", "mx", "host"]
+ConditionKind = Literal[
+    "from-any", "from-local", "from-socket", "from-src", "from-auth",
+    "for-any", "for-local", "for-domain", "for-rcpt-to",
+    "auth", "tag", "helo", "mail-from", "rcpt-to", "tls",
+]  # fmt: skip
+Seconds = Annotated[int, Meta(ge=0, le=10**9)]
+
+
+class TableSettings(Value):
+    """A table. `source` "file" means that its bytes come as an Asset of the same name."""
+
+    name: Name
+    source: Literal["inline", "file"]
+    kind: Literal["list", "map"]  # of an inline table; a file says itself
+    entries: Annotated[tuple[tuple[Line, Line], ...], Meta(max_length=100_000)] = ()  # a list has "" values
+    path: Path = ""  # of a file, for messages only
+
+
+class PkiSettings(Value):
+    """A certificate by its name in smtpd.conf; chain and key come as Assets."""
+
+    name: Name
+    cert_path: Path  # for messages only
+    key_path: Path
+
+
+class ListenerSettings(Value):
+    """One bound address. Its socket comes as a Listener message of the same index."""
+
+    index: U16
+    address: Name  # "127.0.0.1", "::1", or the path of the local socket
+    port: U16
+    local: bool = False  # the Unix socket for local submission
+    hostname: Name = ""
+    tag: Name = ""
+    tls: TlsOffer = "none"
+    pki: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
+    auth: AuthOffer = "none"
+    auth_table: Name = ""  # "" asks the system
+
+
+class SmtpSettings(Value):
+    """For smtp."""
+
+    hostname: Name
+    listeners: Annotated[tuple[ListenerSettings, ...], Meta(max_length=256)]
+    pki: Annotated[tuple[PkiSettings, ...], Meta(max_length=64)]
+    max_message_bytes: U63 = 36_700_160  # 35M
+    max_mails: U32 = 100  # a session
+    max_recipients: U32 = 1000  # a transaction
+    max_errors: U32 = 25  # a session; ours
+    max_auth_tries: U32 = 3  # a session; ours
+    idle_secs: Seconds = 300
+    max_sessions: U32 = 8192
+    ciphers: Line = "HIGH:!aNULL:!MD5"
+
+
+class ConditionSettings(Value):
+    """One condition of a match rule; `table` holds the values it compares with, if any."""
+
+    kind: ConditionKind
+    negated: bool = False
+    table: Name = ""
+
+
+class RuleSettings(Value):
+    """One match line. An empty action means reject. `from` and `for` are always there."""
+
+    conditions: Annotated[tuple[ConditionSettings, ...], Meta(max_length=32)]
+    action: Name
+    line: U32  # in smtpd.conf, for logs
+
+
+class ActionSettings(Value):
+    """One action, whole. Lookup uses alias, virtual, user; delivery the rest."""
+
+    name: Name
+    kind: ActionKind
+    alias_table: Name = ""
+    virtual_table: Name = ""
+    userbase_table: Name = ""
+    user: Name = ""  # deliver as this user
+    ttl_secs: Seconds = 0  # 0: the queue's
+    maildir_path: Path = ""  # with format specifiers; "" is ~/Maildir
+    maildir_junk: bool = False
+    lmtp_destination: Path = ""  # "host:port" or an absolute socket path
+    lmtp_rcpt_to: bool = False
+    relay_hosts: Annotated[tuple[Line, ...], Meta(max_length=64)] = ()  # relay URLs; empty: by MX
+    relay_tls: TlsUse = "opportunistic"
+    relay_pki: Name = ""  # client certificate
+    relay_auth_table: Name = ""
+    relay_helo: Name = ""
+    relay_mail_from: Address = ""
+
+
+class LookupSettings(Value):
+    """For lookup."""
+
+    hostname: Name
+    rules: Annotated[tuple[RuleSettings, ...], Meta(max_length=10_000)]
+    actions: Annotated[tuple[ActionSettings, ...], Meta(max_length=4096)]
+    tables: Annotated[tuple[TableSettings, ...], Meta(max_length=4096)]
+    local_addresses: Annotated[tuple[Name, ...], Meta(max_length=4096)]  # of every interface
+    local_names: Annotated[tuple[Name, ...], Meta(max_length=64)]  # localhost, host name
+    resolver: Name = ""  # "address:port"; "": the Asset "resolv.conf"
+    sub_address_delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = "+"
+
+
+class ActionSchedule(Value):
+    """What the queue must know of an action: how to group and when to give up."""
+
+    name: Name
+    shape: RouteShape
+    ttl_secs: Seconds = 0
+
+
+class QueueSettings(Value):
+    """For queue."""
+
+    hostname: Name
+    actions: Annotated[tuple[ActionSchedule, ...], Meta(max_length=4096)]
+    ttl_secs: Seconds = 4 * 86400
+    bounce_ttl_secs: Seconds = 7 * 86400
+    retry_relay_secs: Seconds = 400
+    retry_local_secs: Seconds = 10
+    smtp_processes: U16 = 1
+    max_inflight: U32 = 5000
+    warn_secs: Annotated[tuple[Seconds, ...], Meta(max_length=4)] = (4 * 3600,)
+
+
+class DeliverySettings(Value):
+    """For delivery."""
+
+    hostname: Name
+    actions: Annotated[tuple[ActionSettings, ...], Meta(max_length=4096)]
+    pki: Annotated[tuple[PkiSettings, ...], Meta(max_length=64)]
+    max_connections_per_host: U32 = 10
+    max_connections_per_route: U32 = 5
+    max_mails_per_connection: U32 = 100
+    max_agents: U32 = 50
+    io_timeout_secs: Seconds = 300
+    connect_timeout_secs: Seconds = 30
+    keepalive_secs: Seconds = 10
+    agent_idle_secs: Seconds = 10
+
+
+class KeysSettings(Value):
+    """For keys: the names under which it may be asked to sign."""
+
+    pki: Annotated[tuple[PkiSettings, ...], Meta(max_length=64)]
+
+
+class ControlSettings(Value):
+    """For control: whose requests it takes."""
+
+    allowed_uid: U32
+
+
+class AgentSettings(Value):
+    """For an agent: where this user's mail of one action goes."""
+
+    user: Name
+    home: Path
+    action: Name
+    kind: Literal["maildir", "mbox"]
+    maildir_path: Path = ""
+    hostname: Name = ""

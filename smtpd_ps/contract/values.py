@@ -1,0 +1,159 @@
+"""The nouns that cross process boundaries, each field typed and bounded.
+
+Loaded in every process; parses nothing. A bound here is enforced by the codec on
+receipt (runtime/codec), so a receiver never sees an oversized or mistyped field.
+"""
+
+from enum import IntEnum, IntFlag
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+# RFC 5321 4.5.3.1 gives 64 + 1 + 255 bytes; OpenSMTPD takes 255 + 1 + 255 (QUIRKS "Limits").
+Address = Annotated[str, Meta(max_length=520)]
+Name = Annotated[str, Meta(max_length=255)]
+Line = Annotated[str, Meta(max_length=2048)]
+Text = Annotated[str, Meta(max_length=65536)]
+Path = Annotated[str, Meta(max_length=1024)]
+U8 = Annotated[int, Meta(ge=0, le=255)]
+U16 = Annotated[int, Meta(ge=0, le=65535)]
+U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+ReplyCode = Annotated[int, Meta(ge=200, le=599)]
+
+# A body up to this size travels inside messages; a larger one in a file whose descriptor is passed.
+INLINE_BODY_BYTES = 65536
+InlineBody = Annotated[bytes, Meta(max_length=INLINE_BODY_BYTES)]
+
+
+class Process(IntEnum):
+    """Every process there is. `AGENT` and `CLIENT` (an operator's tool) are not core."""
+
+    PARENT = 0
+    KEYS = 1
+    CONTROL = 2
+    SMTP = 3
+    LOOKUP = 4
+    QUEUE = 5
+    DELIVERY = 6
+    AGENT = 7
+    CLIENT = 8
+
+    @property
+    def title(self) -> str:
+        """The lower-case name used in logs, process titles and module names."""
+        return self.name.lower()
+
+
+class Phase(IntFlag):
+    """When a message may be sent: before Go, while serving, while shutting down."""
+
+    SETUP = 1
+    RUN = 2
+    DRAIN = 4
+
+
+class Value(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Base of every value that crosses a channel: immutable, positional, strict."""
+
+
+class Notify(IntFlag):
+    """RFC 3461 4.1; 0 means the parameter was not given."""
+
+    NEVER = 1
+    SUCCESS = 2
+    FAILURE = 4
+    DELAY = 8
+
+
+class Dsn(Value):
+    """What RFC 3461 lets a sender ask for one recipient."""
+
+    notify: U8 = 0
+    orcpt: Annotated[str, Meta(max_length=500)] = ""
+    ret: Annotated[str, Meta(pattern="^(FULL|HDRS)?$")] = ""
+    envid: Annotated[str, Meta(max_length=100)] = ""
+
+
+class Client(Value):
+    """Who handed a message in, for Received, logs and `show envelope`."""
+
+    address: Name = ""  # IP address as text; "local" for the local socket
+    name: Name = ""  # reverse DNS, "" where there is none
+    helo: Name = ""
+    user: Name = ""  # authenticated as; set by lookup alone
+    tag: Name = ""  # of the listener
+
+
+class Envelope(Value):
+    """One recipient of one message, after expansion. Made by lookup alone."""
+
+    action: Name
+    sender: Address  # "" is the null sender
+    rcpt: Address  # as the client gave it
+    dest: Address  # after expansion; what a relay is asked for
+    user: Name  # the local user, "" for a relay
+    client: Client
+    dsn: Dsn = Dsn()
+    internal: bool = False  # a bounce of ours
+
+
+class Recipient(Value):
+    """One envelope of a job, as delivery needs it."""
+
+    evpid: U63
+    rcpt: Address
+    dest: Address
+    user: Name
+    dsn: Dsn
+
+
+class Job(Value):
+    """One message with the recipients that share a destination."""
+
+    msgid: U32
+    action: Name
+    sender: Address
+    recipients: Annotated[tuple[Recipient, ...], Meta(max_length=1000)]
+    created_secs: U63  # Unix time the message was accepted
+    size_bytes: U63
+    eight_bit: bool  # the body has bytes above 127
+    body: InlineBody = b""  # empty when a descriptor comes with the job
+
+
+class Status(IntEnum):
+    """How a delivery attempt ended (smtpctl's words: Ok, TempFail, PermFail, Loop)."""
+
+    OK = 0
+    TEMPFAIL = 1
+    PERMFAIL = 2
+    LOOP = 3
+
+
+class Result(Value):
+    """The outcome of one envelope's attempt. `text` is one escaped line."""
+
+    evpid: U63
+    status: Status
+    text: Line
+    relay: Name = ""  # "address (name)" of the host that answered, "" for local mail
+    dsn_passed: bool = False  # the next host offers DSN and took over the sender's wishes
+
+
+class RouteHost(Value):
+    """One host a relay may try, in order of preference."""
+
+    name: Name  # for SNI, verification and logs
+    addresses: Annotated[tuple[Name, ...], Meta(max_length=32)]
+    port: U16
+    preference: U16 = 0
+
+
+def message_id_text(msgid: int) -> str:
+    """The 8 hexadecimal digits that name a message."""
+    return f"{msgid:08x}"
+
+
+def envelope_id_text(evpid: int) -> str:
+    """The 16 hexadecimal digits that name an envelope; the first 8 are its message's."""
+    return f"{evpid:016x}"

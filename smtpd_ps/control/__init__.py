@@ -1,0 +1,1 @@
+"""The process that takes the operator's requests."""

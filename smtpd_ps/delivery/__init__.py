@@ -1,0 +1,1 @@
+"""The process that hands mail on: relay, LMTP, agents."""

@@ -1,0 +1,1 @@
+"""The process that holds the private keys and only signs."""

@@ -1,0 +1,1 @@
+"""The process that knows tables, rules and DNS."""

@@ -1,0 +1,1 @@
+"""The root process: configuration, spawning, and a handful of run-time requests."""

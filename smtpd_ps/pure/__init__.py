@@ -1,0 +1,1 @@
+"""Sans-I/O cores: values in, values out; clock and randomness are handed in."""

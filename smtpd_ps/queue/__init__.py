@@ -1,0 +1,1 @@
+"""The process that keeps mail on disk and decides when it is tried."""

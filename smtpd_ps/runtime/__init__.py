@@ -1,0 +1,1 @@
+"""Process glue without policy: codec, channel, loop, TLS pump, spawn, child boot, log."""

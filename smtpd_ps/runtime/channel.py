@@ -1,0 +1,218 @@
+"""A channel to another process: checked messages over a socketpair.
+
+Runs in every process; what arrives is checked by runtime/frames before a handler sees it.
+All frames of one loop turn go out with one send; a frame with descriptors has a sendmsg of its
+own, so that the kernel keeps descriptors and bytes in step.
+"""
+
+import array
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from smtpd_ps.contract.messages import Message
+from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.runtime.codec import ContractViolation, encode
+from smtpd_ps.runtime.frames import FrameReader, Received, check_outgoing, close_all, incoming
+from smtpd_ps.runtime.loop import Loop
+
+Handler = Callable[..., None]  # called with the message and then its descriptors
+Handlers = Mapping[type[Message], Handler]
+
+READ_BYTES = 262_144
+MAX_FDS = 16
+_FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+
+
+def receive(sock: socket.socket, takes_fds: bool) -> tuple[bytes, list[int]]:
+    """Read once: bytes (empty at the end) and the descriptors that came along.
+
+    Raises ContractViolation when the kernel had to drop descriptors, OSError as recv does.
+    """
+    if not takes_fds:
+        return sock.recv(READ_BYTES), []
+    data, ancillary, flags, _address = sock.recvmsg(READ_BYTES, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    if flags & socket.MSG_CTRUNC:
+        close_all(list(fds))
+        raise ContractViolation("descriptors were truncated")
+    return data, list(fds)
+
+
+class Channel:
+    """One end of a channel, in the loop.
+
+    `handlers` must name exactly the messages that the contract lets `peer` send at run time.
+    `on_close` is called once, with "" at a clean end or else what went wrong.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        me: Process,
+        peer: Process,
+        handlers: Handlers,
+        on_close: Callable[[str], None],
+        phase: Phase = Phase.RUN,
+    ) -> None:
+        expected = {r.message for r in incoming(peer, me).values() if r.phase & (Phase.RUN | Phase.DRAIN)}
+        if set(handlers) - {r.message for r in incoming(peer, me).values()} or expected - set(handlers):
+            names = sorted(kind.__name__ for kind in expected ^ set(handlers))
+            raise ContractViolation(f"handlers of {me.title} for {peer.title} differ from the contract: {names}")
+        self.me, self.peer = me, peer
+        self._loop, self._sock = loop, sock
+        self._handlers = handlers
+        self._on_close = on_close
+        self._reader = FrameReader(peer, me, phase)
+        self._takes_fds = self._reader.takes_fds
+        self._hop = (me, peer)
+        self._out: list[bytes] = []  # frames of this turn without descriptors
+        self._blocked: deque[tuple[bytes, tuple[int, ...]]] = deque()  # what the kernel did not take yet
+        self.pending_bytes = 0
+        self.closed = False
+        sock.setblocking(False)
+        loop.read_on(sock.fileno(), self._on_readable)
+
+    @property
+    def phase(self) -> Phase:
+        """SETUP, RUN or DRAIN; set it when the process enters another one."""
+        return self._reader.phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self._reader.phase = phase
+
+    def send(self, message: Message, *fds: int) -> None:
+        """Queue `message` for the end of the turn. Descriptors are closed once they are sent.
+
+        Raises ContractViolation when the contract does not allow it.
+        """
+        check_outgoing(message, self._hop, self._reader.phase, len(fds))
+        if self.closed:
+            close_all(fds)
+            return
+        frame = encode(message)
+        self.pending_bytes += len(frame)
+        if fds:
+            self._gather()
+            self._blocked.append((frame, fds))
+        else:
+            self._out.append(frame)
+        self._loop.at_turn_end(self.flush)
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the kernel takes it."""
+        if self.closed:
+            return
+        self._gather()
+        while self._blocked:
+            data, fds = self._blocked[0]
+            try:
+                if fds:
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+                    sent = self._sock.sendmsg([data], [rights])
+                    close_all(fds)
+                else:
+                    sent = self._sock.send(data)
+            except BlockingIOError:
+                self._loop.write_on(self._sock.fileno(), self.flush)
+                return
+            except OSError as error:
+                self.close(os.strerror(error.errno or 0))
+                return
+            self.pending_bytes -= sent
+            if sent < len(data):
+                self._blocked[0] = (data[sent:], ())
+            else:
+                self._blocked.popleft()
+        self._loop.write_off(self._sock.fileno())
+
+    def _gather(self) -> None:
+        if self._out:
+            self._blocked.append((b"".join(self._out), ()))
+            self._out.clear()
+
+    def _on_readable(self) -> None:
+        try:
+            data, fds = receive(self._sock, self._takes_fds)
+            if not data:
+                close_all(fds)
+                self.close("" if self._reader.empty else "closed in the middle of a message")
+                return
+            messages = self._reader.feed(data, fds)
+        except BlockingIOError:
+            return
+        except ContractViolation as error:
+            self.close(str(error))
+            return
+        except OSError as error:
+            self.close(os.strerror(error.errno or 0))
+            return
+        for at, received in enumerate(messages):
+            if self.closed:
+                for _message, held in messages[at:]:
+                    close_all(held)
+                return
+            self._handlers[type(received[0])](received[0], *received[1])
+
+    def close(self, reason: str = "") -> None:
+        """Close this end; `on_close` hears the reason. Harmless when closed."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.forget(self._sock.fileno())
+        self._reader.close()
+        for _data, fds in self._blocked:
+            close_all(fds)
+        self._blocked.clear()
+        self._out.clear()
+        self._sock.close()
+        self._on_close(reason)
+
+
+class BlockingChannel:
+    """One end of a channel before there is a loop: set-up, and the signing requests.
+
+    `timeout_secs` bounds every wait; TimeoutError is raised when it passes.
+    """
+
+    def __init__(
+        self, sock: socket.socket, me: Process, peer: Process, phase: Phase, timeout_secs: float | None
+    ) -> None:
+        self.me, self.peer = me, peer
+        self.sock = sock
+        self.phase = phase
+        self._reader = FrameReader(peer, me, phase)
+        self._ready: deque[Received] = deque()
+        sock.settimeout(timeout_secs)
+
+    def send(self, message: Message, *fds: int) -> None:
+        """Send now; the caller keeps the descriptors. Raises ContractViolation, OSError."""
+        check_outgoing(message, (self.me, self.peer), self.phase, len(fds))
+        frame = encode(message)
+        if fds:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+            sent = self.sock.sendmsg([frame], [rights])
+            frame = frame[sent:]
+        if frame:
+            self.sock.sendall(frame)
+
+    def receive(self) -> Received:
+        """The next message with its descriptors. Raises ContractViolation, EOFError, OSError."""
+        while not self._ready:
+            data, fds = receive(self.sock, True)
+            if not data:
+                close_all(fds)
+                raise EOFError(f"{self.peer.title} closed the channel")
+            self._ready.extend(self._reader.feed(data, fds))
+        return self._ready.popleft()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing was received beyond what `receive` has returned."""
+        return not self._ready and self._reader.empty

@@ -1,0 +1,170 @@
+"""How every child starts: receive the set-up on descriptor 3, be confined, report ready, serve.
+
+Runs in every process but the parent, first as root (or as whoever started an unprivileged
+daemon) and then confined. Each process's `__main__` is a recipe over `Child`:
+
+    child = Child.boot(Process.QUEUE)   # the set-up is here, nothing is confined yet
+    ...                                 # open and import whatever will ever be needed
+    child.confine()                     # chroot, uid, sandbox, self-check, Ready; waits for Go
+    ...                                 # make channels with child.channel(peer, handlers)
+    child.serve(parent_handlers)        # returns when the daemon stops
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from smtpd_ps import osdep
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.runtime.channel import BlockingChannel, Channel, Handlers
+from smtpd_ps.runtime.codec import ContractViolation
+from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.loop import Loop
+
+PARENT_FD = 3
+SETUP_TIMEOUT_SECS = 60.0
+EXIT_VIOLATION = 70  # EX_SOFTWARE
+EXIT_FAILED = 71  # EX_OSERR
+
+_SETUPS: dict[Process, type[m.Message]] = {
+    Process.KEYS: m.KeysSetup,
+    Process.CONTROL: m.ControlSetup,
+    Process.SMTP: m.SmtpSetup,
+    Process.LOOKUP: m.LookupSetup,
+    Process.QUEUE: m.QueueSetup,
+    Process.DELIVERY: m.DeliverySetup,
+    Process.AGENT: m.AgentSetup,
+}
+
+
+class Child:
+    """What a child has from its parent."""
+
+    def __init__(self, process: Process, channel: BlockingChannel, common: m.Common, setup: m.Message) -> None:
+        self.process = process
+        self.common = common
+        self.setup = setup
+        self.peers: dict[Process, socket.socket] = {}
+        self.assets: list[tuple[m.Asset, int]] = []
+        self.mailbox_fd: int | None = None
+        self.listeners: list[tuple[m.Listener, socket.socket]] = []
+        self.log = Log(process, common.foreground, common.verbose)
+        self.loop = Loop()
+        self.channels: dict[Process, Channel] = {}
+        self._boot_channel = channel
+        self._draining = False
+
+    @classmethod
+    def boot(cls, process: Process) -> "Child":
+        """Read the set-up. Exits with a line on standard error where there is none."""
+        sock = socket.socket(fileno=os.dup(PARENT_FD))
+        os.close(PARENT_FD)
+        sock.set_inheritable(False)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        channel = BlockingChannel(sock, process, Process.PARENT, Phase.SETUP, SETUP_TIMEOUT_SECS)
+        try:
+            common, _ = channel.receive()
+            if not isinstance(common, m.Common):
+                raise ContractViolation("the first message is not Common")
+            setup, _ = channel.receive()
+            if not isinstance(setup, _SETUPS[process]):
+                raise ContractViolation(f"the second message is not {_SETUPS[process].__name__}")
+            child = cls(process, channel, common, setup)
+            child._receive_descriptors()
+        except (ContractViolation, EOFError, OSError) as error:
+            sys.exit(f"smtpd_ps: {process.title}: no set-up: {error}")
+        return child
+
+    def _receive_descriptors(self) -> None:
+        for _ in range(self.common.peers + self.common.assets):
+            message, fds = self._boot_channel.receive()
+            match message:
+                case m.PeerChannel():
+                    self.peers[message.process] = socket.socket(fileno=fds[0])
+                case m.Asset():
+                    self.assets.append((message, fds[0]))
+                case m.AgentMailbox():
+                    self.mailbox_fd = fds[0]
+                case _:
+                    raise ContractViolation(f"{type(message).__name__} among the descriptors")
+
+    def confine(self) -> None:
+        """Give everything up, say Ready, and wait for Go (with the listeners before it)."""
+        try:
+            osdep.confine(self.process, self.common)
+        except osdep.ConfineError as error:
+            self.fail(f"cannot confine myself: {error}")
+        try:
+            self._boot_channel.send(m.Ready())
+            if self.process is not Process.AGENT:
+                self._await_go()
+        except (ContractViolation, EOFError, OSError) as error:
+            self.fail(f"no Go from the parent: {error}", EXIT_VIOLATION)
+        gc.collect()
+        gc.freeze()
+
+    def _await_go(self) -> None:
+        while True:
+            message, fds = self._boot_channel.receive()
+            match message:
+                case m.Listener():
+                    self.listeners.append((message, socket.socket(fileno=fds[0])))
+                case m.Go():
+                    return
+                case _:
+                    raise ContractViolation(f"{type(message).__name__} before Go")
+
+    def channel(self, peer: Process, handlers: Handlers) -> Channel:
+        """The channel to `peer`. Its loss ends this process: half-alive separation hides attacks."""
+        made = Channel(self.loop, self.peers[peer], self.process, peer, handlers, lambda why: self._lost(peer, why))
+        self.channels[peer] = made
+        return made
+
+    def serve(self, parent_handlers: Handlers) -> None:
+        """Run the loop until the parent closes its channel. LogLevel is handled here.
+
+        `parent_handlers` names what the contract lets the parent send at run time, LogLevel
+        left out.
+        """
+        self._boot_channel.sock.settimeout(None)
+        handlers = dict(parent_handlers)
+        if self.process is not Process.AGENT:
+            handlers[m.LogLevel] = self._log_level
+        self.channels[Process.PARENT] = Channel(
+            self.loop, self._boot_channel.sock, self.process, Process.PARENT, handlers,
+            lambda why: self._lost(Process.PARENT, why),
+        )  # fmt: skip
+        self.loop.run()
+
+    @property
+    def parent(self) -> Channel:
+        """The channel to the parent; there from `serve` on."""
+        return self.channels[Process.PARENT]
+
+    def enter_drain(self) -> None:
+        """All channels enter the DRAIN phase: loss of a peer is expected from now on."""
+        self._draining = True
+        for made in self.channels.values():
+            made.phase = Phase.DRAIN
+
+    def _log_level(self, message: m.LogLevel) -> None:
+        self.log.verbose = message.verbose
+
+    def _lost(self, peer: Process, reason: str) -> None:
+        if peer is Process.PARENT or self._draining:
+            self.loop.stop()
+            return
+        if reason:
+            self.fail(f"{peer.title}: {reason}", EXIT_VIOLATION)
+        self.loop.stop()  # the peer died; the parent names it and stops everything
+
+    def fail(self, text: str, code: int = EXIT_FAILED) -> NoReturn:
+        """Log why and end this process; the parent then stops the daemon."""
+        self.log.critical(text)
+        os._exit(code)

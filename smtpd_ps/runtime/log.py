@@ -1,0 +1,92 @@
+"""The log: one escaped line an event, to standard error or to syslog (facility mail).
+
+Runs in every process. A line may quote bytes of strangers, so everything outside printable
+characters is escaped here, whatever the caller did.
+"""
+
+import os
+import socket
+import sys
+from enum import IntEnum
+
+from smtpd_ps.contract.values import Process
+
+MAX_LINE = 4096
+_FACILITY_MAIL = 2 << 3
+_SYSLOG_PATHS = ("/dev/log", "/var/run/log")
+
+
+class Level(IntEnum):
+    """syslog's severities, those we use."""
+
+    CRITICAL = 2
+    ERROR = 3
+    WARNING = 4
+    INFO = 6
+    DEBUG = 7
+
+
+def escape(text: str) -> str:
+    """`text` as one printable line; anything else as a backslash escape."""
+    if text.isprintable():
+        return text[:MAX_LINE]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:MAX_LINE])
+
+
+class Log:
+    """Opened before confinement; needs no file afterwards."""
+
+    def __init__(self, process: Process, foreground: bool, verbose: int = 0) -> None:
+        self.process = process
+        self.verbose = verbose
+        self._socket = None if foreground else _connect()
+
+    @property
+    def fileno(self) -> int | None:
+        """The syslog socket's descriptor, if there is one."""
+        return self._socket.fileno() if self._socket else None
+
+    def critical(self, text: str) -> None:
+        """The daemon will stop."""
+        self._write(Level.CRITICAL, text)
+
+    def error(self, text: str) -> None:
+        """Something failed and someone should look."""
+        self._write(Level.ERROR, text)
+
+    def warning(self, text: str) -> None:
+        """Something is off, or a peer misbehaves."""
+        self._write(Level.WARNING, text)
+
+    def info(self, text: str) -> None:
+        """What OpenSMTPD logs of every session and delivery."""
+        self._write(Level.INFO, text)
+
+    def debug(self, text: str) -> None:
+        """Only with -v or `log verbose`."""
+        if self.verbose:
+            self._write(Level.DEBUG, text)
+
+    def _write(self, level: Level, text: str) -> None:
+        line = f"{self.process.title}: {escape(text)}"
+        if self._socket is None:
+            sys.stderr.write(line + "\n")
+            return
+        try:
+            packet = f"<{_FACILITY_MAIL | level}>smtpd_ps[{os.getpid()}]: {line}"
+            self._socket.send(packet.encode("utf-8", "backslashreplace"))
+        except OSError:
+            sys.stderr.write(line + "\n")  # a full or gone syslog must not stop mail
+
+
+def _connect() -> socket.socket | None:
+    for path in _SYSLOG_PATHS:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            continue
+        sock.setblocking(False)
+        return sock
+    return None

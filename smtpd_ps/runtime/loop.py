@@ -1,0 +1,177 @@
+"""The event loop: readiness callbacks, timers, and work done once at the end of a turn.
+
+Runs in every process. The end of a turn is what makes batches: channels write all frames of a
+turn with one send, and queue commits all that a turn brought with one sync. Why not asyncio:
+docs/decisions/0002.
+"""
+
+import heapq
+import itertools
+import selectors
+import time
+from collections.abc import Callable
+
+Callback = Callable[[], None]
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+
+class Timer:
+    """A callback that will run once at `when` (seconds of time.monotonic) unless cancelled."""
+
+    __slots__ = ("_callback", "when")
+
+    def __init__(self, when: float, callback: Callback) -> None:
+        self.when = when
+        self._callback: Callback | None = callback
+
+    def cancel(self) -> None:
+        """Never run. Harmless when it has run."""
+        self._callback = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it is still to run."""
+        return self._callback is not None
+
+    def run(self) -> None:
+        """Run the callback, once."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class _Watch:
+    __slots__ = ("fd", "on_read", "on_write")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.on_read: Callback | None = None
+        self.on_write: Callback | None = None
+
+    @property
+    def mask(self) -> int:
+        return (READ if self.on_read else 0) | (WRITE if self.on_write else 0)
+
+
+class Loop:
+    """One a process. Nothing here is thread-safe but `call_threadsafe` users' own pipes."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._watches: dict[int, _Watch] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._soon: list[Callback] = []
+        self._turn_end: dict[Callback, None] = {}
+        self._running = False
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    # Readiness.
+
+    def read_on(self, fd: int, callback: Callback) -> None:
+        """Call back while `fd` is readable (or closed by the peer)."""
+        self._watch(fd, READ, callback)
+
+    def read_off(self, fd: int) -> None:
+        """Stop; harmless when not on."""
+        self._watch(fd, READ, None)
+
+    def write_on(self, fd: int, callback: Callback) -> None:
+        """Call back while `fd` is writable."""
+        self._watch(fd, WRITE, callback)
+
+    def write_off(self, fd: int) -> None:
+        """Stop; harmless when not on."""
+        self._watch(fd, WRITE, None)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching `fd`; call before closing it."""
+        self._watch(fd, READ | WRITE, None)
+
+    def _watch(self, fd: int, which: int, callback: Callback | None) -> None:
+        watch = self._watches.get(fd)
+        if watch is None:
+            if callback is None:
+                return
+            watch = self._watches[fd] = _Watch(fd)
+        before = watch.mask
+        if which & READ:
+            watch.on_read = callback
+        if which & WRITE:
+            watch.on_write = callback
+        after = watch.mask
+        if before == after:
+            return
+        if not before:
+            self._selector.register(fd, after, watch)
+        elif after:
+            self._selector.modify(fd, after, watch)
+        else:
+            self._selector.unregister(fd)
+            del self._watches[fd]
+
+    # Time.
+
+    def call_later(self, delay_secs: float, callback: Callback) -> Timer:
+        """Run `callback` once, `delay_secs` from now."""
+        timer = Timer(self.now() + delay_secs, callback)
+        heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+        return timer
+
+    def call_soon(self, callback: Callback) -> None:
+        """Run `callback` in the next turn."""
+        self._soon.append(callback)
+
+    def at_turn_end(self, callback: Callback) -> None:
+        """Run `callback` once when this turn's events are handled. Asking twice runs it once."""
+        self._turn_end[callback] = None
+
+    # Running.
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self._running = True
+        while self._running:
+            self.turn()
+
+    def stop(self) -> None:
+        """Return from `run` after this turn."""
+        self._running = False
+
+    def turn(self, longest_secs: float | None = None) -> None:
+        """Wait for events (at most `longest_secs`), handle them, run what the turn's end asks for."""
+        for key, mask in self._selector.select(self._patience(longest_secs)):
+            watch: _Watch = key.data
+            if mask & READ and watch.on_read:
+                watch.on_read()
+            if mask & WRITE and watch.on_write:
+                watch.on_write()
+        if self._timers:
+            self._run_timers()
+        if self._soon:
+            soon, self._soon = self._soon, []
+            for callback in soon:
+                callback()
+        while self._turn_end:
+            ending, self._turn_end = self._turn_end, {}
+            for callback in ending:
+                callback()
+
+    def _patience(self, longest_secs: float | None) -> float | None:
+        if self._soon or self._turn_end:
+            return 0
+        while self._timers and not self._timers[0][2].live:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return longest_secs
+        wait = max(0.0, self._timers[0][0] - self.now())
+        return wait if longest_secs is None else min(wait, longest_secs)
+
+    def _run_timers(self) -> None:
+        now = self.now()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2].run()
