@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from smtpd_ps.contract.values import Address, Line, Name, Path, U16, U32, U63, Value
+from smtpd_ps.contract.values import TlsUse as TlsUse  # settings.TlsUse and values.TlsUse are one
 
 TlsOffer = Literal["none", "offer", "require", "implicit"]
 AuthOffer = Literal["none", "optional", "require"]
-TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
 ActionKind = Literal["maildir", "mbox", "lmtp", "relay"]
 RouteShape = Literal["agent", "lmtp", "mx", "host"]
 ConditionKind = Literal[

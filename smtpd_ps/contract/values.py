@@ -5,7 +5,7 @@ receipt (runtime/codec), so a receiver never sees an oversized or mistyped field
 """
 
 from enum import IntEnum, IntFlag
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -19,6 +19,7 @@ U8 = Annotated[int, Meta(ge=0, le=255)]
 U16 = Annotated[int, Meta(ge=0, le=65535)]
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
 ReplyCode = Annotated[int, Meta(ge=200, le=599)]
 
 # A body up to this size travels inside messages; a larger one in a file whose descriptor is passed.
@@ -147,6 +148,8 @@ class RouteHost(Value):
     addresses: Annotated[tuple[Name, ...], Meta(max_length=32)]
     port: U16
     preference: U16 = 0
+    tls: TlsUse = "opportunistic"  # what the relay URL asks for; the action's relay_tls may ask for more
+    lmtp: bool = False  # an lmtp:// URL
 
 
 def message_id_text(msgid: int) -> str:
