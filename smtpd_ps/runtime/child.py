@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from smtpd_ps import osdep
@@ -24,6 +25,7 @@ from smtpd_ps.runtime.channel import BlockingChannel, Channel, Handlers
 from smtpd_ps.runtime.codec import ContractViolation
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
+from smtpd_ps.runtime.title import set_title
 
 PARENT_FD = 3
 SETUP_TIMEOUT_SECS = 60.0
@@ -77,6 +79,7 @@ class Child:
                 raise ContractViolation(f"the second message is not {_SETUPS[process].__name__}")
             child = cls(process, channel, common, setup)
             child._receive_descriptors()
+            set_title(f"agent {common.user}" if process is Process.AGENT else process.title)
         except (ContractViolation, EOFError, OSError) as error:
             sys.exit(f"smtpd_ps: {process.title}: no set-up: {error}")
         return child
@@ -126,11 +129,11 @@ class Child:
         self.channels[peer] = made
         return made
 
-    def serve(self, parent_handlers: Handlers) -> None:
+    def serve(self, parent_handlers: Handlers, on_parent: Callable[[Channel], None] | None = None) -> None:
         """Run the loop until the parent closes its channel. LogLevel is handled here.
 
         `parent_handlers` names what the contract lets the parent send at run time, LogLevel
-        left out.
+        left out; `on_parent` is told the channel before the loop runs.
         """
         self._boot_channel.sock.settimeout(None)
         handlers = dict(parent_handlers)
@@ -140,6 +143,8 @@ class Child:
             self.loop, self._boot_channel.sock, self.process, Process.PARENT, handlers,
             lambda why: self._lost(Process.PARENT, why),
         )  # fmt: skip
+        if on_parent is not None:
+            on_parent(self.channels[Process.PARENT])
         self.loop.run()
 
     @property

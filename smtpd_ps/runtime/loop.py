@@ -55,7 +55,7 @@ class _Watch:
 
 
 class Loop:
-    """One a process. Nothing here is thread-safe but `call_threadsafe` users' own pipes."""
+    """One a process. Not thread-safe: a thread tells the loop through a pipe of its own."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -69,6 +69,11 @@ class Loop:
     def now(self) -> float:
         """Seconds of the monotonic clock."""
         return time.monotonic()
+
+    @staticmethod
+    def sleep(secs: float) -> None:
+        """Block this process; only for the parent while it waits for a child to end."""
+        time.sleep(secs)
 
     # Readiness.
 

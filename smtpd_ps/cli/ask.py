@@ -1,0 +1,66 @@
+"""One request to the running daemon over its control socket, and the stream of its answers.
+
+Runs in the operator's command; parses what the control process answers.
+"""
+
+import socket
+from collections.abc import Iterator
+from typing import TypeVar
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.installation import paths
+from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.runtime.channel import BlockingChannel
+from smtpd_ps.runtime.codec import ContractViolation
+
+TIMEOUT_SECS = 60.0
+T = TypeVar("T", bound=m.Message)
+
+
+class DaemonError(Exception):
+    """The daemon cannot be reached, refuses, or answers nonsense; the text says which."""
+
+
+def answers(state_dir: str | None, request: m.Message) -> Iterator[m.Message]:
+    """Every part of the answer, Done last. Raises DaemonError."""
+    path = paths(state_dir).control_socket
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except PermissionError:
+        raise DaemonError(f"{path}: only root may give orders to smtpd_ps") from None
+    except OSError as error:
+        raise DaemonError(f"{path}: {error.strerror}; is smtpd_ps running?") from None
+    with sock:
+        channel = BlockingChannel(sock, Process.CLIENT, Process.CONTROL, Phase.RUN, TIMEOUT_SECS)
+        try:
+            channel.send(request)
+            while True:
+                part, _fds = channel.receive()
+                yield part
+                if isinstance(part, m.Done):
+                    return
+        except (EOFError, ConnectionError):
+            raise DaemonError("the daemon closed the connection") from None
+        except (TimeoutError, ContractViolation) as error:
+            raise DaemonError(f"no answer from the daemon: {error}") from None
+
+
+def parts(state_dir: str | None, request: m.Message, kind: type[T]) -> Iterator[T]:
+    """The parts of one kind; a Done that says failure is a DaemonError."""
+    for part in answers(state_dir, request):
+        if isinstance(part, kind):
+            yield part
+        elif isinstance(part, m.Done) and not part.ok:
+            raise DaemonError(part.text or "refused")
+
+
+def order(state_dir: str | None, request: m.Message) -> m.Done:
+    """The Done of a request without other parts. Raises DaemonError."""
+    done = m.Done(0, False, "no answer")
+    for part in answers(state_dir, request):
+        if isinstance(part, m.Done):
+            done = part
+    if not done.ok:
+        raise DaemonError(done.text or "refused")
+    return done

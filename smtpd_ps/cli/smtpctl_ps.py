@@ -1,0 +1,148 @@
+"""smtpctl_ps(8): orders to the running daemon, and what needs none of it (encrypt, setup).
+
+Runs as the operator, who must be root for all that talks to the daemon.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from smtpd_ps.cli import shows
+from smtpd_ps.cli.ask import DaemonError, order, parts
+from smtpd_ps.cli.audit import run as run_audit
+from smtpd_ps.cli.encrypt import encrypt
+from smtpd_ps.cli.setup import run_setup
+from smtpd_ps.cli.words import Command, WordError, find
+from smtpd_ps.contract import messages as m
+
+EXIT_USAGE = 255  # as OpenSMTPD's smtpctl for an unknown command
+
+
+class IdError(Exception):
+    """Not an envelope's or a message's id."""
+
+
+def parse_id(word: str) -> tuple[int, int]:
+    """(evpid, msgid): 16 hexadecimal digits name an envelope, 8 a message. Raises IdError."""
+    try:
+        number = int(word, 16)
+    except ValueError:
+        number = -1
+    if number > 0 and len(word) <= 8:
+        return 0, number
+    if 0 < number < 2**63 and len(word) <= 16:
+        return number, 0
+    raise IdError(f"{word!r} is neither a message id (8 hexadecimal digits) nor an envelope id (16)")
+
+
+class Commands:
+    """The commands, bound to a state directory and an output form."""
+
+    def __init__(self, state_dir: str | None, json: bool) -> None:
+        self._state_dir = state_dir
+        self._json = json
+
+    def table(self) -> tuple[Command, ...]:
+        """Every command there is."""
+        return (
+            Command(("audit",), self._audit),
+            Command(("encrypt",), lambda given: encrypt(given), ("[string]",)),
+            Command(("log", "brief"), lambda _given: self._order(m.SetLog(0, 0))),
+            Command(("log", "verbose"), lambda _given: self._order(m.SetLog(0, 1))),
+            Command(("pause", "mda"), lambda _given: self._order(m.Pause(0, "mda", True))),
+            Command(("pause", "mta"), lambda _given: self._order(m.Pause(0, "mta", True))),
+            Command(("pause", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", True))),
+            Command(("remove",), self._remove, ("id|all",)),
+            Command(("resume", "mda"), lambda _given: self._order(m.Pause(0, "mda", False))),
+            Command(("resume", "mta"), lambda _given: self._order(m.Pause(0, "mta", False))),
+            Command(("resume", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", False))),
+            Command(("schedule",), self._schedule, ("id|all",)),
+            Command(("setup",), self._setup, ("[--check]",)),
+            Command(("show", "envelope"), self._show_envelope, ("envelope-id",)),
+            Command(("show", "message"), self._show_message, ("id",)),
+            Command(("show", "queue"), self._show_queue, ("[message-id]",)),
+            Command(("show", "stats"), lambda _given: shows.stats(self._state_dir, self._json)),
+            Command(("show", "status"), lambda _given: shows.status(self._state_dir, self._json)),
+            Command(("stop",), lambda _given: self._order(m.Stop(0))),
+        )
+
+    def _order(self, request: m.Message) -> int:
+        done = order(self._state_dir, request)
+        if done.text:
+            print(done.text)
+        return 0
+
+    def _audit(self, _given: Sequence[str]) -> int:
+        rows = list(parts(self._state_dir, m.ShowProcesses(0), m.ProcessRow))
+        return run_audit(rows, self._json, sys.stdout)
+
+    def _setup(self, given: Sequence[str]) -> int:
+        if list(given) not in ([], ["--check"]):
+            raise WordError("setup takes only --check")
+        return run_setup(self._state_dir, check=bool(given), out=sys.stdout)
+
+    def _remove(self, given: Sequence[str]) -> int:
+        evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
+        done = order(self._state_dir, m.Remove(0, evpid, msgid, everything=given[0] == "all"))
+        print(f"{done.count} envelope{'s' if done.count > 1 else ''} removed")
+        return 0
+
+    def _schedule(self, given: Sequence[str]) -> int:
+        evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
+        done = order(self._state_dir, m.Schedule(0, evpid, msgid))
+        print(f"{done.count} envelope{'s' if done.count > 1 else ''} scheduled")
+        return 0
+
+    def _show_envelope(self, given: Sequence[str]) -> int:
+        evpid, _msgid = parse_id(given[0])
+        if not evpid:
+            raise IdError(f"{given[0]!r} is a message's id; an envelope's has 16 hexadecimal digits")
+        return shows.envelope(self._state_dir, evpid, self._json)
+
+    def _show_message(self, given: Sequence[str]) -> int:
+        evpid, msgid = parse_id(given[0])
+        return shows.message(self._state_dir, msgid or evpid >> 32)
+
+    def _show_queue(self, given: Sequence[str]) -> int:
+        msgid = 0
+        if given:
+            evpid, msgid = parse_id(given[0])
+            msgid = msgid or evpid >> 32
+        return shows.queue(self._state_dir, msgid, self._json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    state_dir, json = None, False
+    while words and words[0].startswith("--"):
+        option = words.pop(0)
+        if option == "--json":
+            json = True
+        elif option == "--state-dir" and words:
+            state_dir = words.pop(0)
+        else:
+            return _usage(f"unexpected {option}")
+    if "--json" in words:
+        words.remove("--json")
+        json = True
+    try:
+        command, given = find(Commands(state_dir, json).table(), words)
+        return command.run(given)
+    except WordError as error:
+        return _usage(str(error))
+    except (DaemonError, IdError) as error:
+        print(f"smtpctl_ps: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough
+        return 1
+
+
+def _usage(text: str) -> int:
+    lines = "\n".join(f"    smtpctl_ps {command.usage}" for command in Commands(None, False).table())
+    print(f"smtpctl_ps: {text}\nusage: smtpctl_ps [--state-dir dir] [--json] command\n{lines}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""smtpd_ps(8): read the configuration, check it, become the daemon. Runs as root, becomes the parent."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from smtpd_ps import __version__, osdep
+from smtpd_ps.cli.arguments import UsageError, parse_options
+from smtpd_ps.cli.setup import ensure_state, missing_users
+from smtpd_ps.config.compile import Slices, compile_settings
+from smtpd_ps.config.files import check_files
+from smtpd_ps.config.load import load
+from smtpd_ps.config.model import Configuration, ConfigurationError, Problem
+from smtpd_ps.config.system import SystemEnvironment
+from smtpd_ps.contract.installation import StatePaths, paths
+from smtpd_ps.contract.policy import POLICIES
+from smtpd_ps.contract.values import Process
+from smtpd_ps.parent.daemon import Daemon
+from smtpd_ps.parent.listeners import ListenError
+from smtpd_ps.parent.options import Options
+from smtpd_ps.parent.plan import make_plans
+from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.title import set_title
+
+USAGE = """\
+smtpd_ps {version}
+usage: smtpd_ps [-dFhnv] [-D macro=value] [-f file] [--state-dir dir] [--unprivileged]
+                [--resolver address:port]"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; its exit status (0 done, 1 refused or failed, 64 usage)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        parsed = parse_options(arguments)
+    except UsageError as error:
+        print(f"smtpd_ps: {error}\n{USAGE.format(version=__version__)}", file=sys.stderr)
+        return 64
+    if parsed.help:
+        print(USAGE.format(version=__version__))
+        return 0
+    options = parsed.options
+    configuration = read_configuration(options)
+    if configuration is None:
+        return 1
+    if parsed.check_only:
+        print("configuration OK")
+        return 0
+    refusal = refuse_start(options)
+    if refusal:
+        print(f"smtpd_ps: {refusal}", file=sys.stderr)
+        return 1
+    slices = compile_settings(configuration, resolver=options.resolver, allowed_uid=os.getuid())
+    return start(options, slices)
+
+
+def read_configuration(options: Options) -> Configuration | None:
+    """The configuration, its warnings printed; None, its errors printed."""
+    environment = SystemEnvironment(osdep.interface_addresses, osdep.interface_group)
+    try:
+        configuration = load(options.config_path, environment, options.defines)
+    except ConfigurationError as error:
+        _print(error.problems)
+        return None
+    problems = check_files(configuration)
+    _print((*configuration.warnings, *problems))
+    return None if any(not problem.warning for problem in problems) else configuration
+
+
+def _print(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        kind = "warning: " if problem.warning else ""
+        where = f"{problem.path}:{problem.line}: " if problem.line else f"{problem.path}: "
+        print(f"{where}{kind}{problem.text}", file=sys.stderr)
+
+
+def refuse_start(options: Options) -> str:
+    """Why the daemon cannot start here; "" when it can."""
+    if options.unprivileged and os.getuid() == 0:
+        return "--unprivileged is for trying smtpd_ps out without root; as root run it without"
+    if not options.unprivileged:
+        if os.getuid() != 0:
+            return "need root (or --unprivileged, to try it out without separation of users)"
+        missing = missing_users()
+        if missing:
+            return f"these users are missing: {' '.join(missing)}; smtpctl_ps setup creates them"
+    return ""
+
+
+def start(options: Options, slices: Slices) -> int:
+    """Make the state directories, bind, go to the background unless told otherwise, serve."""
+    state = paths(options.state_dir)
+    try:
+        ensure_state(options.state_dir, privileged=not options.unprivileged)
+        lock = _lock(state)
+        plans = make_plans(slices, options, state)
+    except (OSError, ListenError) as error:
+        print(f"smtpd_ps: {error}", file=sys.stderr)
+        return 1
+    detach = _Detach() if not options.foreground else None
+    Path(state.pid_file).write_text(f"{os.getpid()}\n", encoding="ascii")
+    log = Log(Process.PARENT, options.log_to_stderr, options.verbose)
+    set_title("parent")
+    if options.unprivileged:
+        log.warning("unprivileged mode: processes share one user, nothing is chrooted; not for real mail")
+    daemon = Daemon(
+        log=log,
+        plans=plans,
+        actions=dict(slices.actions),
+        hostname=slices.smtp.hostname,
+        privileged=not options.unprivileged,
+        foreground=options.log_to_stderr,
+        forbidden_users=frozenset(policy.user for policy in POLICIES.values() if policy.user),
+        on_serving=detach.done if detach else lambda: None,
+    )
+    try:
+        return daemon.run()
+    finally:
+        for path in (state.pid_file, state.control_socket, state.submission_socket):
+            Path(path).unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _lock(state: StatePaths) -> int:
+    """Hold the state directory; a second daemon on it is refused."""
+    fd = os.open(f"{state.run}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise OSError(f"{state.run}: another smtpd_ps is running here") from None
+    return fd
+
+
+class _Detach:
+    """Go to the background; the foreground ends 0 once the daemon serves, 1 if it never does."""
+
+    def __init__(self) -> None:
+        reader, self._writer = os.pipe()
+        if os.fork():
+            os.close(self._writer)
+            os._exit(0 if os.read(reader, 1) else 1)
+        os.close(reader)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.chdir("/")
+
+    def done(self) -> None:
+        """The daemon serves: let the foreground end and drop the terminal."""
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.close(null)
+        os.write(self._writer, b".")
+        os.close(self._writer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Requests of operators: sent on to the processes that know, answers streamed back.
+
+Runs in control; parses nothing: it moves checked messages between checked channels. It gives each
+requester a number, so that one can never receive another's answer.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Process
+from smtpd_ps.runtime.log import Log
+
+
+class Sender(Protocol):
+    """Whatever messages can be sent to."""
+
+    def send(self, message: m.Message, *fds: int) -> None:
+        """Send a message."""
+
+
+_ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
+    m.ShowQueue: (Process.QUEUE,),
+    m.ShowEnvelope: (Process.QUEUE,),
+    m.ShowMessage: (Process.QUEUE,),
+    m.Schedule: (Process.QUEUE,),
+    m.Remove: (Process.QUEUE,),
+    m.ShowStats: (Process.QUEUE, Process.SMTP, Process.DELIVERY),
+    m.ShowStatus: (Process.QUEUE, Process.SMTP),
+    m.ShowProcesses: (Process.PARENT,),
+    m.SetLog: (Process.PARENT,),
+    m.Stop: (Process.PARENT,),
+}
+"""Who answers what; Pause depends on its part."""
+
+
+def answerers(request: m.Message) -> tuple[Process, ...]:
+    """The processes that must each send Done before the request is answered."""
+    if isinstance(request, m.Pause):
+        return (Process.SMTP,) if request.part == "smtp" else (Process.QUEUE,)
+    return _ANSWERERS[type(request)]
+
+
+@dataclass(slots=True)
+class _Case:
+    client: Sender
+    waiting: set[Process]
+    counters: dict[str, int] = field(default_factory=dict)
+    gathers: bool = False
+    ok: bool = True
+    texts: list[str] = field(default_factory=list)
+    count: int = 0
+
+
+class Desk:
+    """The requests under way."""
+
+    def __init__(self, log: Log, started: float) -> None:
+        self._log = log
+        self._started = started
+        self._peers: dict[Process, Sender] = {}
+        self._cases: dict[int, _Case] = {}
+        self._numbers = itertools.count(1)
+        self.sessions = 0
+
+    def attach(self, peer: Process, channel: Sender) -> None:
+        """Tell the desk how to reach `peer`."""
+        self._peers[peer] = channel
+
+    def handlers(self, peer: Process) -> dict[type[m.Message], Callable[..., None]]:
+        """What `peer` may answer."""
+        return {
+            m.Counters: self._on_counters,
+            m.TextPart: self._on_part,
+            m.BytesPart: self._on_part,
+            m.QueueRow: self._on_part,
+            m.ProcessRow: self._on_part,
+            m.Done: lambda done: self._on_done(peer, done),
+        }
+
+    def ask(self, client: Sender, request: m.Message) -> int:
+        """Send `request` on; its answers go to `client`. The case's number."""
+        number = next(self._numbers) & 0xFFFFFFFF
+        peers = answerers(request)
+        self._cases[number] = _Case(client, set(peers), gathers=isinstance(request, m.ShowStats))
+        numbered = msgspec.structs.replace(request, client=number)
+        for peer in peers:
+            self._peers[peer].send(numbered)
+        return number
+
+    def forget(self, number: int) -> None:
+        """The client is gone: drop what still comes for it."""
+        self._cases.pop(number, None)
+
+    def _on_part(self, part: m.TextPart | m.BytesPart | m.QueueRow | m.ProcessRow) -> None:
+        case = self._cases.get(part.client)
+        if case is not None:
+            case.client.send(part)
+
+    def _on_counters(self, counters: m.Counters) -> None:
+        case = self._cases.get(counters.client)
+        if case is not None:
+            for name, value in counters.values:
+                case.counters[name] = case.counters.get(name, 0) + value
+
+    def _on_done(self, peer: Process, done: m.Done) -> None:
+        case = self._cases.get(done.client)
+        if case is None:
+            return
+        case.waiting.discard(peer)
+        case.ok = case.ok and done.ok
+        case.count += done.count
+        if done.text:
+            case.texts.append(done.text)
+        if case.waiting:
+            return
+        del self._cases[done.client]
+        if case.gathers:
+            case.counters |= {"control.session": self.sessions, "uptime": int(time.monotonic() - self._started)}
+            case.client.send(m.Counters(0, tuple(sorted(case.counters.items()))))
+        case.client.send(m.Done(0, case.ok, "; ".join(case.texts), case.count))

@@ -1,0 +1,197 @@
+"""Agents: one process a user and action, started as that user, for delivery to talk to.
+
+Runs in the parent, as root. Takes a user's and an action's *name* from delivery; what they mean
+comes from the configuration and from passwd. Root and the daemon's own users never get mail.
+"""
+
+import grp
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.settings import ActionSettings, AgentSettings
+from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.runtime.channel import Channel
+from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.loop import Loop, Timer
+from smtpd_ps.runtime.spawn import spawn
+
+UID_FLOOR = 100  # below it are the system's own users, none of which reads mail
+READY_TIMEOUT_SECS = 30.0
+MAIL_SPOOL = "/var/mail"
+
+
+class AgentRefusal(Exception):
+    """Why there is no agent. `temporary`: trying later may help."""
+
+    def __init__(self, text: str, temporary: bool = False) -> None:
+        super().__init__(text)
+        self.temporary = temporary
+
+
+@dataclass(slots=True)
+class _Agent:
+    pid: int
+    user: str
+    action: str
+    channel: Channel | None = None
+    patience: Timer | None = None
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class Agents:
+    """The agents now running. `answer` sends to delivery."""
+
+    loop: Loop
+    log: Log
+    actions: dict[str, ActionSettings]
+    hostname: str
+    privileged: bool
+    foreground: bool
+    answer: Callable[..., None]
+    forbidden_users: frozenset[str] = frozenset()
+    mail_spool: str = MAIL_SPOOL
+    running: dict[int, _Agent] = field(default_factory=dict)  # by pid
+
+    def start(self, request: m.AgentStart) -> None:
+        """Answer with AgentReady once the agent is confined, or with AgentRefused."""
+        try:
+            self._start(request)
+        except AgentRefusal as refusal:
+            self.answer(m.AgentRefused(request.request, refusal.temporary, str(refusal)))
+        except OSError as error:
+            self.log.error(f"cannot start an agent for {request.user}: {error}")
+            self.answer(m.AgentRefused(request.request, True, "local delivery is not possible now"))
+
+    def _start(self, request: m.AgentStart) -> None:
+        action = self.actions.get(request.action)
+        if action is None or action.kind not in ("maildir", "mbox"):
+            raise AgentRefusal(f"action {request.action} has no agent", temporary=True)
+        user = self._user(action.user or request.user)
+        mailbox = self._open_mbox(user) if action.kind == "mbox" else None
+        common, settings = self._plan(action, user, mailbox is not None)
+        pid, ours = spawn(Process.AGENT)
+        agent = _Agent(pid, user.pw_name, action.name)
+        self.running[pid] = agent
+        theirs_a, theirs_d = socket.socketpair()
+
+        def ready(_message: m.Ready) -> None:
+            agent.ready = True
+            if agent.patience:
+                agent.patience.cancel()
+            self.answer(m.AgentReady(request.request), theirs_d.detach())
+
+        def gone(reason: str) -> None:
+            if agent.patience:
+                agent.patience.cancel()
+            if not agent.ready:
+                theirs_d.close()
+                self.log.error(f"agent for {agent.user} ended before it was ready: {reason or 'see above'}")
+                self.answer(m.AgentRefused(request.request, True, "local delivery is not possible now"))
+
+        channel = Channel(self.loop, ours, Process.PARENT, Process.AGENT, {m.Ready: ready}, gone, Phase.SETUP)
+        agent.channel = channel
+        agent.patience = self.loop.call_later(READY_TIMEOUT_SECS, channel.close)
+        channel.send(common)
+        channel.send(settings)
+        channel.send(m.PeerChannel(Process.DELIVERY), theirs_a.detach())
+        if mailbox is not None:
+            channel.send(m.AgentMailbox(), mailbox)
+
+    def _user(self, name: str) -> pwd.struct_passwd:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            raise AgentRefusal("unknown user") from None
+        if not self.privileged:
+            if user.pw_uid != os.getuid():
+                raise AgentRefusal("the unprivileged mode delivers only to the user who started it")
+            return user
+        if user.pw_uid < UID_FLOOR or user.pw_name in self.forbidden_users:
+            raise AgentRefusal(f"user {name} does not receive mail")
+        return user
+
+    def _plan(self, action: ActionSettings, user: pwd.struct_passwd, mbox: bool) -> tuple[m.Common, m.AgentSetup]:
+        groups = os.getgrouplist(user.pw_name, user.pw_gid) if self.privileged else []
+        writable = () if mbox else (writable_root(action.maildir_path, user.pw_dir, user.pw_name),)
+        common = m.Common(
+            root="", uid=user.pw_uid, gid=user.pw_gid, verbose=self.log.verbose, foreground=self.foreground,
+            privileged=self.privileged, user=user.pw_name, groups=tuple(groups), writable=writable,
+            peers=1, assets=int(mbox),
+        )  # fmt: skip
+        settings = AgentSettings(
+            user.pw_name, user.pw_dir, action.name, "mbox" if mbox else "maildir", action.maildir_path, self.hostname
+        )
+        return common, m.AgentSetup(settings)
+
+    def _open_mbox(self, user: pwd.struct_passwd) -> int:
+        path = f"{self.mail_spool}/{user.pw_name}"
+        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags)
+        except FileNotFoundError:
+            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            if self.privileged:
+                os.fchown(fd, user.pw_uid, _mail_gid(user.pw_gid))
+                os.fchmod(fd, 0o660 if _mail_gid(user.pw_gid) != user.pw_gid else 0o600)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != user.pw_uid or status.st_nlink != 1:
+            os.close(fd)
+            raise AgentRefusal(f"{path} is not a plain file of {user.pw_name}", temporary=True)
+        return fd
+
+    def reap(self) -> None:
+        """Collect agents that have ended (after SIGCHLD)."""
+        for pid in list(self.running):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self._forget(pid)
+
+    def _forget(self, pid: int) -> None:
+        agent = self.running.pop(pid)
+        if agent.channel is not None:
+            agent.channel.close()
+
+    def end(self) -> None:
+        """End all agents: their channels are closed, stragglers ended by pid."""
+        for pid, agent in list(self.running.items()):
+            if agent.channel is not None:
+                agent.channel.close()
+            deadline = self.loop.now() + 2.0
+            while not os.waitpid(pid, os.WNOHANG)[0]:
+                if self.loop.now() > deadline:
+                    os.kill(pid, 9)
+                    os.waitpid(pid, 0)
+                    break
+                self.loop.sleep(0.005)
+            del self.running[pid]
+
+
+def _mail_gid(fallback: int) -> int:
+    try:
+        return grp.getgrnam("mail").gr_gid
+    except KeyError:
+        return fallback
+
+
+def writable_root(maildir_path: str, home: str, user: str) -> str:
+    """The folder below which an agent may write: the fixed part of the path, as far as it exists.
+
+    Raises AgentRefusal (temporary) where that would be the whole file system.
+    """
+    path = maildir_path or "~/Maildir"
+    if path.startswith("~/"):
+        path = f"{home}/{path[2:]}"
+    path = path.replace("%{user.username}", user).replace("%{user.directory}", home)
+    fixed = path.split("%{", 1)[0]
+    if fixed != path:
+        fixed = fixed.rpartition("/")[0]
+    while fixed and not os.path.isdir(fixed):
+        fixed = fixed.rpartition("/")[0]
+    if fixed.strip("/") == "":
+        raise AgentRefusal(f"no folder of {path} exists", temporary=True)
+    return fixed

@@ -1,0 +1,56 @@
+"""The sockets that only the parent may open: listeners, the local and the control socket.
+
+Runs in the parent; accepts nothing on them.
+"""
+
+import os
+import socket
+import stat
+
+from smtpd_ps.contract.settings import ListenerSettings
+
+BACKLOG = 1024  # OpenSMTPD's is 5, which stops a burst of connections
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the text says which and why."""
+
+
+def bind_listener(listener: ListenerSettings) -> socket.socket:
+    """A bound and listening socket. Raises ListenError."""
+    if listener.local:
+        return bind_unix(listener.address, 0o666)
+    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((listener.address, listener.port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"{listener.address} port {listener.port}: {os.strerror(error.errno or 0)}") from None
+    return sock
+
+
+def bind_unix(path: str, mode: int) -> socket.socket:
+    """A listening Unix socket with that mode; a socket left over at `path` is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass  # the usual case
+    before = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"{path}: {os.strerror(error.errno or 0)}") from None
+    finally:
+        os.umask(before)
+    return sock

@@ -1,0 +1,17 @@
+"""What the command line of smtpd_ps says. In the parent; a value."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of smtpd_ps(8)."""
+
+    config_path: str
+    defines: dict[str, str] = field(default_factory=dict)
+    state_dir: str | None = None
+    log_to_stderr: bool = False  # -d
+    foreground: bool = False  # -d or -F
+    verbose: int = 0
+    unprivileged: bool = False
+    resolver: str = ""  # "address:port", for tests

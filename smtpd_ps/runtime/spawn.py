@@ -1,0 +1,67 @@
+"""Start a child process: fork and exec, empty environment, its channel on descriptor 3.
+
+Runs in the parent; parses nothing. Every other descriptor is close-on-exec (PEP 446), so a
+child begins with 0, 1, 2 and 3 and a fresh address space.
+"""
+
+import fcntl
+import os
+import socket
+import sys
+
+from smtpd_ps.contract.values import Process
+from smtpd_ps.runtime.child import PARENT_FD
+
+_MODULES: dict[Process, str] = {
+    Process.KEYS: "smtpd_ps.keys",
+    Process.CONTROL: "smtpd_ps.control",
+    Process.SMTP: "smtpd_ps.smtp",
+    Process.LOOKUP: "smtpd_ps.lookup",
+    Process.QUEUE: "smtpd_ps.queue",
+    Process.DELIVERY: "smtpd_ps.delivery",
+    Process.AGENT: "smtpd_ps.agents",
+}
+
+
+def python_argv(module: str) -> list[str]:
+    """The command that runs `module` isolated: no environment, no user site, no current folder."""
+    return [sys.executable, "-I", "-X", "utf8", "-m", module]
+
+
+def spawn_module(module: str, channel: socket.socket) -> int:
+    """Run `module` with `channel` as descriptor 3; the pid. Raises OSError."""
+    high = fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
+    null = os.open(os.devnull, os.O_RDWR)
+    null_high = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
+    os.close(null)
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            python_argv(module),
+            {},
+            file_actions=[(os.POSIX_SPAWN_DUP2, null_high, 0), (os.POSIX_SPAWN_DUP2, high, PARENT_FD)],
+            setsigmask=(),
+        )
+    finally:
+        os.close(high)
+        os.close(null_high)
+
+
+def spawn(process: Process) -> tuple[int, socket.socket]:
+    """Start `process`: its pid, and the parent's end of its channel. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        pid = spawn_module(_MODULES[process], theirs)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return pid, ours
+
+
+def describe_exit(status: int) -> str:
+    """How a child ended, from waitpid's status."""
+    if os.WIFSIGNALED(status):
+        return f"killed by signal {os.WTERMSIG(status)}"
+    return f"exit status {os.WEXITSTATUS(status)}"
