@@ -100,9 +100,11 @@ class Child:
     def confine(self) -> None:
         """Give everything up, say Ready, and wait for Go (with the listeners before it)."""
         try:
-            osdep.confine(self.process, self.common)
+            warnings = osdep.confine(self.process, self.common)
         except osdep.ConfineError as error:
             self.fail(f"cannot confine myself: {error}")
+        for warning in warnings:
+            self.log.warning(warning)
         try:
             self._boot_channel.send(m.Ready())
             if self.process is not Process.AGENT:

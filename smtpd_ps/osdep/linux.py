@@ -1,0 +1,165 @@
+"""Linux: confining a process (uid, chroot, capabilities, Landlock, seccomp) and peer credentials.
+
+`confine` runs in every child, first as root and at its end confined. Whatever it needs is
+loaded and opened before the first step, and every step is read back at the end.
+"""
+
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+import time
+
+from smtpd_ps.contract.messages import Common
+from smtpd_ps.contract.policy import POLICIES, Policy
+from smtpd_ps.contract.values import Process
+from smtpd_ps.osdep import linux_kernel as k
+from smtpd_ps.osdep.errors import ConfineError
+from smtpd_ps.osdep.limits import set_limits
+from smtpd_ps.osdep.linux_kernel import Kernel
+from smtpd_ps.osdep.linux_landlock import Landlock
+from smtpd_ps.osdep.linux_seccomp import Filter
+from smtpd_ps.osdep.linux_status import parse_status
+from smtpd_ps.pure.audit import Expected, Observation, status_findings
+
+_SECCOMP_FILTERED = 2
+_CREDENTIALS = struct.Struct("=iii")
+
+
+def confine(process: Process, common: Common) -> tuple[str, ...]:
+    """Put this process under its policy, for good. Returns warnings to log.
+
+    Call it once, with a single thread, when everything is imported and opened. Raises
+    ConfineError when anything could not be done or did not take; the process must then end.
+    """
+    policy = POLICIES[process]
+    if not policy.confined:
+        raise ConfineError(f"{process.title} has no sandbox")
+    try:
+        return _Confinement(policy, common).run()
+    except OSError as error:
+        raise ConfineError(str(error)) from error
+
+
+class _Confinement:
+    def __init__(self, policy: Policy, common: Common) -> None:
+        self._policy = policy
+        self._common = common
+        self._kernel = Kernel()
+        self._uid = common.uid if common.privileged else os.getuid()
+        self._gid = common.gid if common.privileged else os.getgid()
+
+    def run(self) -> tuple[str, ...]:
+        policy, common, kernel = self._policy, self._common, self._kernel
+        if common.privileged and not (common.uid and common.gid):
+            raise ConfineError("refusing to run as root")
+        _preload(policy)
+        status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if parse_status(_read_again(status)).threads != 1:
+                raise ConfineError("threads are running already")
+            landlock = Landlock(kernel, policy)
+            filter_ = Filter(kernel, policy.calls().values())
+            if policy.root != "any":
+                landlock.open_paths(common.root, ())
+            warnings = set_limits(policy) + landlock.warnings()
+            bounding_empty = kernel.drop_bounding_set()
+            if common.privileged:
+                if not bounding_empty:
+                    raise ConfineError("the capability bounding set cannot be emptied")
+                self._enter_root()
+                self._become_user()
+            if policy.process is Process.AGENT:
+                _make_directories(common.writable)
+                landlock.open_paths("", common.writable)
+            kernel.clear_capabilities()
+            kernel.prctl(k.PR_SET_NO_NEW_PRIVS, 1)
+            kernel.prctl(k.PR_SET_DUMPABLE, 0)
+            landlock.restrict()
+            filter_.load()
+            self._check(status)
+        finally:
+            os.close(status)
+        return warnings
+
+    def _enter_root(self) -> None:
+        if self._policy.root == "any":
+            return
+        root = self._common.root
+        if not root:
+            raise ConfineError("no root directory to enter")
+        there = os.stat(root)
+        if there.st_uid != 0 or there.st_mode & 0o022:
+            raise ConfineError(f"{root} is not root's alone to write")
+        os.chroot(root)
+        os.chdir("/")
+        here = os.stat("/")
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise ConfineError(f"{root} did not become the root directory")
+
+    def _become_user(self) -> None:
+        common = self._common
+        self._kernel.prctl(k.PR_SET_KEEPCAPS, 0)
+        os.setgroups(list(common.groups))
+        os.setresgid(common.gid, common.gid, common.gid)
+        os.setresuid(common.uid, common.uid, common.uid)
+        for regain in (os.setresuid, os.setresgid):
+            with contextlib.suppress(PermissionError):
+                regain(0, 0, 0)
+                raise ConfineError("root could be regained")
+
+    def _check(self, status_fd: int) -> None:
+        """Read back what was asked for, from the kernel's own words."""
+        if self._kernel.prctl(k.PR_GET_SECCOMP) != _SECCOMP_FILTERED:
+            raise ConfineError("seccomp did not take")
+        status = parse_status(_read_again(status_fd))
+        seen = Observation(
+            pid=os.getpid(),
+            uids=status.uids,
+            gids=status.gids,
+            groups=status.groups,
+            root=None,
+            capabilities=status.capabilities,
+            seccomp=status.seccomp,
+            no_new_privs=status.no_new_privs,
+        )
+        common = self._common
+        expected = Expected(self._policy, self._uid, self._gid, common.groups, privileged=common.privileged)
+        for finding in status_findings(expected, seen):
+            raise ConfineError(f"{finding.line}: {finding.text}")
+
+
+def _preload(policy: Policy) -> None:
+    """Load what the C library would otherwise load from files when it is needed."""
+    time.tzset()
+    time.strftime("%z", time.localtime())
+    if policy.threads:
+        with contextlib.suppress(OSError):  # only pthread_exit and cancellation want it
+            ctypes.CDLL("libgcc_s.so.1")
+
+
+def _read_again(fd: int) -> str:
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.read(fd, 65536).decode("ascii", "replace")
+
+
+def _make_directories(paths: tuple[str, ...]) -> None:
+    """A mailbox that is not there yet is made now, as the mail user; later only what is in it."""
+    for path in paths:
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfineError(f"{path}: {error.strerror}") from error
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(uid, gid, pid) of the process that connected a Unix socket. Raises OSError."""
+    pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return uid, gid, pid
+
+
+def interface_group(name: str) -> tuple[str, ...]:
+    """Interfaces of a group; Linux has no such groups (`name` is not one)."""
+    del name
+    return ()

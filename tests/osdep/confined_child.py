@@ -1,0 +1,203 @@
+"""A process that confines itself as one of the daemon's and then tries what it is told to.
+
+Not a test: the tests of this folder start it. Arguments: a JSON object with the process's name,
+the fields of Common, what to leave out (`without`), and the deeds to try. Prints a line for each:
+"ready", then "<deed>: ok" or "<deed>: <errno name>"; then it waits for the end of its input.
+"""
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import select
+import socket
+import sys
+import threading
+import time
+
+from smtpd_ps import osdep
+from smtpd_ps.contract.messages import Common
+from smtpd_ps.contract.values import Process
+
+
+def say(line: str) -> None:
+    os.write(1, (line + "\n").encode())
+
+
+def open_file(path: str = "/etc/passwd") -> None:
+    os.close(os.open(path, os.O_RDONLY))
+
+
+def write_file(path: str) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(fd, b"x")
+    os.fsync(fd)
+    os.close(fd)
+
+
+def rename_file(path: str) -> None:
+    write_file(path)
+    os.rename(path, path + ".new")
+    os.unlink(path + ".new")
+
+
+def make_directory(path: str) -> None:
+    os.mkdir(path)
+    rename_file(path + "/inside")
+    os.rmdir(path)
+
+
+def sqlite(path: str) -> None:
+    database = MODULES["sqlite3"].connect(path)
+    database.execute("pragma journal_mode=wal")
+    database.execute("pragma synchronous=full")
+    with database:
+        database.execute("create table t (a)")
+        database.executemany("insert into t values (?)", [(b"x" * 5000,)] * 200)
+    database.execute("pragma wal_checkpoint(truncate)")
+    database.close()
+
+
+def tcp_connect(port: str) -> None:
+    with socket.socket() as sock:
+        sock.connect(("127.0.0.1", int(port)))
+
+
+def tcp_bind() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 2600))
+
+
+def tcp_source() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+
+
+def udp() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", 53))
+
+
+def unix_connect(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+
+
+def pair_abstract(path: str) -> None:
+    """Connect by a Unix socket that was made before, past the filter on socket()."""
+    SOCKETS.pop().connect("\0" + path)
+
+
+def signal_pid(pid: str) -> None:
+    os.kill(int(pid), 0)
+
+
+def execute() -> None:
+    os.execv("/bin/true", ["true"])
+
+
+def fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def trace() -> None:
+    LIBC.ptrace(0, 0, 0, 0)
+
+
+def become_root() -> None:
+    os.setuid(0)
+
+
+def thread() -> None:
+    worker = threading.Thread(target=time.sleep, args=(0.01,))
+    worker.start()
+    worker.join()
+
+
+def map_code() -> None:
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+
+
+def mount() -> None:
+    LIBC.mount(b"none", b"/", b"tmpfs", 0, None)
+
+
+def new_call() -> None:
+    """A system call newer than the policy: the C library must be able to fall back."""
+    if LIBC.syscall(462, 0, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "mseal")
+
+
+def loop_work() -> None:
+    """What every process does all day."""
+    left, right = PAIR
+    poller = select.epoll()
+    poller.register(left, select.EPOLLIN)
+    read, write = os.pipe()
+    socket.send_fds(right, [b"x"], [read])
+    assert poller.poll(1)
+    _data, fds, _flags, _address = socket.recv_fds(left, 10, 2)
+    for fd in (*fds, read, write):
+        os.close(fd)
+    left.setblocking(False)
+    left.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    poller.close()
+    os.fstat(left.fileno())
+    bytearray(50_000_000).clear()
+    time.sleep(0.001)
+    time.localtime()
+    time.strftime("%a, %d %b %Y %H:%M:%S %z")
+    os.urandom(16)
+    select.select([right], [], [], 0)
+    os.getrusage = None
+    print("to standard error", file=sys.stderr, flush=True)
+
+
+def traceback_work() -> None:
+    """An uncaught exception must still be readable."""
+    MODULES["traceback"].print_exception(ValueError("shown"))
+
+
+def abort() -> None:
+    os.abort()
+
+
+def wait_forever() -> None:
+    sys.stdin.read()
+
+
+MODULES = {name: __import__(name) for name in ("sqlite3", "traceback", "linecache")}
+LIBC = ctypes.CDLL(None, use_errno=True)
+SOCKETS = [socket.socket(socket.AF_UNIX)]
+PAIR = socket.socketpair()
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    process = Process[order["process"]]
+    if "title" in order:
+        __import__("setproctitle").setproctitle(order["title"])
+    if "fd" in order:
+        os.dup2(os.open(order["fd"], os.O_RDWR), 9)
+    try:
+        warnings = osdep.confine(process, Common(**order["common"]))
+    except osdep.ConfineError as error:
+        say(f"ConfineError: {error}")
+        sys.exit(1)
+    SOCKETS[:] = SOCKETS[:] if "keep" in order else SOCKETS
+    say(f"ready {json.dumps(warnings)}")
+    for deed, *args in order["deeds"]:
+        try:
+            globals()[deed](*args)
+        except OSError as error:
+            say(f"{deed}: {errno.errorcode[error.errno or 0]}")
+        except MODULES["sqlite3"].Error as error:
+            say(f"{deed}: {error}")
+        else:
+            say(f"{deed}: ok")
+
+
+if __name__ == "__main__":
+    main()
