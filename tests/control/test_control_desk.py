@@ -1,0 +1,91 @@
+"""The desk: requests go where they belong, answers to who asked."""
+
+import pytest
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.routes import ROUTES
+from smtpd_ps.contract.values import Process
+from smtpd_ps.control.desk import Desk, answerers
+from smtpd_ps.runtime.log import Log
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.got: list[m.Message] = []
+
+    def send(self, message: m.Message, *fds: int) -> None:
+        self.got.append(message)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk(Log(Process.CONTROL, foreground=True), started=0.0)
+
+
+def test_every_request_of_the_contract_has_an_answerer() -> None:
+    """No request is accepted and dropped, and each goes only where the contract has a route."""
+    for route in ROUTES:
+        if (Process.CLIENT, Process.CONTROL) not in route.hops:
+            continue
+        requests = [m.Pause(0, "smtp", True), m.Pause(0, "mta", True)] if route.message is m.Pause else [None]
+        for request in requests:
+            asked = answerers(request if request is not None else _any(route.message))
+            assert asked
+            assert all((Process.CONTROL, peer) in route.hops for peer in asked)
+
+
+def _any(kind: type[m.Message]) -> m.Message:
+    values = {"evpid": 1, "msgid": 1, "verbose": 0}
+    return kind(**{name: values.get(name, 0) for name in kind.__struct_fields__})
+
+
+def test_answers_go_to_who_asked(desk: Desk) -> None:
+    """Two requesters at once never see each other's answers."""
+    queue, first, second = Sink(), Sink(), Sink()
+    desk.attach(Process.QUEUE, queue)
+    desk.ask(first, m.ShowMessage(0, 1))
+    desk.ask(second, m.ShowMessage(0, 2))
+    numbers = [message.client for message in queue.got if isinstance(message, m.ShowMessage)]
+    assert len(set(numbers)) == 2
+    handlers = desk.handlers(Process.QUEUE)
+    handlers[m.BytesPart](m.BytesPart(numbers[1], b"two"))
+    handlers[m.Done](m.Done(numbers[1], True))
+    assert [type(message) for message in second.got] == [m.BytesPart, m.Done]
+    assert first.got == []
+
+
+def test_an_answer_for_nobody_is_dropped(desk: Desk) -> None:
+    """A client that left does not break the desk."""
+    queue, client = Sink(), Sink()
+    desk.attach(Process.QUEUE, queue)
+    number = desk.ask(client, m.ShowMessage(0, 1))
+    desk.forget(number)
+    desk.handlers(Process.QUEUE)[m.Done](m.Done(number, True))
+    assert client.got == []
+
+
+def test_counters_are_gathered_from_all(desk: Desk) -> None:
+    """`show stats` waits for every process that counts, and adds control's own."""
+    client = Sink()
+    peers = {peer: Sink() for peer in (Process.QUEUE, Process.SMTP, Process.DELIVERY)}
+    for peer, sink in peers.items():
+        desk.attach(peer, sink)
+    number = desk.ask(client, m.ShowStats(0))
+    for at, peer in enumerate(peers):
+        assert client.got == []
+        desk.handlers(peer)[m.Counters](m.Counters(number, ((f"count.{at}", at),)))
+        desk.handlers(peer)[m.Done](m.Done(number, True))
+    counters, done = client.got
+    assert isinstance(counters, m.Counters) and isinstance(done, m.Done)
+    assert {"count.0", "count.1", "count.2", "control.session", "uptime"} == set(dict(counters.values))
+
+
+def test_one_failure_fails_the_whole(desk: Desk) -> None:
+    """If one of several processes refuses, the operator hears it."""
+    client = Sink()
+    for peer in (Process.QUEUE, Process.SMTP):
+        desk.attach(peer, Sink())
+    number = desk.ask(client, m.ShowStatus(0))
+    desk.handlers(Process.QUEUE)[m.Done](m.Done(number, False, "no"))
+    desk.handlers(Process.SMTP)[m.Done](m.Done(number, True))
+    assert client.got == [m.Done(0, False, "no")]
