@@ -1,0 +1,80 @@
+# smtpd_ps: targets are listed by `make help`. Needs GNU make, git, pip and Python 3.11 or newer.
+
+PYTHON ?= python3
+DESTDIR ?=
+OS ?= $(shell uname -s)
+MAKEFLAGS += --no-print-directory
+SHELL = /bin/sh
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+
+# Found only when a target wants it, so that `make help` needs no Python.
+python = $(or $(shell .ci/python '$(PYTHON)'),$(error no usable Python))
+version := $(shell '$(PYTHON)' -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifeq ($(version),)
+version := $(patsubst python%,%,$(notdir $(PYTHON)))
+endif
+venv = .venv-$(version)
+bin = $(venv)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help all demo test check docs interop install clean
+
+help: ## say what there is (what `make` alone does)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@echo 'PYTHON=python3.13 chooses another Python; each has an environment of its own, .venv-VERSION.'
+
+all: test check ## test and check
+
+demo: $(venv)/.run ## run the server, send a mail through it, show it, and remove everything again
+	$(bin)/python -m smtpd_ps.cli.demo $(DEMO)
+
+test: $(venv)/.test ## all tests that need no other mail software; TESTS=tests/pure chooses
+	-@sh .ci/need openssl mksh
+	$(bin)/python -m pytest $(TESTS)
+
+check: $(venv)/.check ## lint, types, layers, sizes, banned words, shell scripts, manual pages
+	@sh .ci/need shellcheck mandoc
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+	$(bin)/python tests/arch/check_tree.py
+	shellcheck .ci/* rc.d/smtpd_ps.freebsd rc.d/smtpd_ps.openbsd tests/service/*.subr
+	mandoc -T lint -W warning docs/man/*.[1-9]
+
+docs: $(venv)/.run ## write the generated tables of docs/ARCHITECTURE.md anew
+	$(bin)/python tests/arch/generate_architecture.py
+
+# Services of the packages are kept from starting: the tests start their own in scratch directories.
+INTEROP = dovecot:dovecot-core lmtp:dovecot-lmtpd cyrmaster:cyrus-imapd postfix \
+	dnsmasq:dnsmasq-base swaks msmtp openssl
+interop: $(venv)/.test ## delivery to real Dovecot, Cyrus and Postfix, and real clients (installs them)
+	@sh .ci/need -n $(INTEROP)
+	$(bin)/python -m pytest tests/interop
+
+install: ## install below PREFIX (default /usr/local), inside DESTDIR where given
+	sh .ci/install '$(python)' '$(DESTDIR)' '$(PREFIX)' '$(OS)'
+
+clean: ## remove what the other targets made
+	rm -rf .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find smtpd_ps tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The checkout itself is what runs: children are started with `python -I`, which reads the environment's
+# path file and nothing else. The plain path file ("compat") costs a child nothing at start.
+editable = $(bin)/python -m pip install -q --config-settings editable_mode=compat -e
+
+$(bin)/python:
+	sh .ci/venv '$(python)' $(venv)
+
+$(venv)/.run: pyproject.toml | $(bin)/python
+	$(editable) .
+	@touch $@
+
+$(venv)/.test: pyproject.toml | $(bin)/python
+	$(editable) '.[test]'
+	@touch $@ $(venv)/.run
+
+$(venv)/.check: pyproject.toml | $(bin)/python
+	$(editable) '.[test,check]'
+	@touch $@ $(venv)/.test $(venv)/.run
