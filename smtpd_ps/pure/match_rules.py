@@ -1,0 +1,229 @@
+"""The match rules, compiled: which rule takes this recipient of this client?
+
+Runs in lookup. Conditions on the client (address, authentication, tag) are the same for a whole
+session, so they are decided once, by `RuleBook.view`; what remains of the rules is a View, and
+clients for which the same rules remain share one. First match wins.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal, assert_never
+
+from smtpd_ps.contract.settings import ConditionSettings, RuleSettings
+from smtpd_ps.pure.match_tables import (
+    Predicate,
+    match_domains,
+    match_mailaddrs,
+    match_netaddrs,
+    match_words,
+)  # fmt: skip
+from smtpd_ps.pure.table import Table
+
+LOCAL = "local"  # the address of clients of the local socket, and of ourselves
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who hands the message in. `reinjected`: an address that an expansion gave (FEATURES A3)."""
+
+    address: str  # as text, or LOCAL
+    tag: str = ""
+    user: str | None = None  # authenticated as; lookup's own record
+    reinjected: bool = False
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a rule may look at in one recipient. Everything in lower case."""
+
+    helo: str
+    tls: bool
+    sender: str  # "" is the null sender
+    recipient: str
+    domain: str  # of the recipient
+
+
+Detail = Literal["helo", "tls", "sender"]  # what of Facts, beyond the recipient, a rule reads
+_SourceTest = Callable[[Source], bool]
+_FactsTest = Callable[[Facts], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    settings: RuleSettings
+    source_tests: tuple[_SourceTest, ...]
+    facts_tests: tuple[_FactsTest, ...]
+    reads: frozenset[Detail]
+
+
+class View:
+    """The rules that one kind of client has, in order."""
+
+    __slots__ = ("_rules", "number", "reads")
+
+    def __init__(self, number: int, rules: tuple[_Rule, ...]) -> None:
+        self.number = number
+        self._rules = tuple((rule.facts_tests, rule.settings) for rule in rules)
+        self.reads: frozenset[Detail] = frozenset().union(*(rule.reads for rule in rules))
+
+    def match(self, facts: Facts) -> RuleSettings | None:
+        """The first rule that matches, or None."""
+        for tests, rule in self._rules:
+            for test in tests:
+                if not test(facts):
+                    break
+            else:
+                return rule
+        return None
+
+
+class RuleBook:
+    """All rules of a configuration, over its tables."""
+
+    def __init__(
+        self,
+        rules: tuple[RuleSettings, ...],
+        tables: Mapping[str, Table],
+        local_addresses: tuple[str, ...],
+        local_names: tuple[str, ...],
+        delimiter: str,
+    ) -> None:
+        self._tables = tables
+        self._delimiter = delimiter
+        self._is_local_source = _local_source(local_addresses)
+        self._is_local_name = match_domains(
+            (*local_names, *local_addresses, *(literal for at in local_addresses for literal in _literals(at)))
+        )
+        self._compiled: dict[tuple[str, str], Predicate] = {}
+        self._rules = tuple(self._rule(rule) for rule in rules)
+        self._views: dict[tuple[int, ...], View] = {}
+
+    def view(self, source: Source) -> View:
+        """What remains of the rules for `source`; the same object for the same remains."""
+        chosen = tuple(
+            at for at, rule in enumerate(self._rules) if all(test(source) for test in rule.source_tests)
+        )  # fmt: skip
+        view = self._views.get(chosen)
+        if view is None:
+            view = self._views[chosen] = View(len(self._views), tuple(self._rules[at] for at in chosen))
+        return view
+
+    def _rule(self, settings: RuleSettings) -> _Rule:
+        source_tests: list[_SourceTest] = []
+        facts_tests: list[_FactsTest] = []
+        reads: set[Detail] = set()
+        for condition in settings.conditions:
+            on_source = self._source_test(condition)
+            if on_source is not None:
+                source_tests.append(on_source)
+                continue
+            on_facts, detail = self._facts_test(condition)
+            if on_facts is not None:
+                facts_tests.append(on_facts)
+            if detail is not None:
+                reads.add(detail)
+        return _Rule(settings, tuple(source_tests), tuple(facts_tests), frozenset(reads))
+
+    def _compile(self, table: str, service: Literal["domain", "mailaddr", "netaddr", "string"]) -> Predicate:
+        made = self._compiled.get((table, service))
+        if made is None:
+            keys = self._tables[table].entries
+            match service:
+                case "domain":
+                    made = match_domains(keys)
+                case "mailaddr":
+                    made = match_mailaddrs(keys, self._delimiter)
+                case "netaddr":
+                    made = match_netaddrs(keys)
+                case "string":
+                    made = match_words(keys)
+                case _:
+                    assert_never(service)
+            self._compiled[table, service] = made
+        return made
+
+    def _source_test(self, condition: ConditionSettings) -> _SourceTest | None:
+        wanted = not condition.negated
+        match condition.kind:
+            case "from-any":
+                return lambda _source: wanted
+            case "from-local":
+                is_local = self._is_local_source
+                return lambda source: (source.reinjected or is_local(source.address)) is wanted
+            case "from-socket":
+                # OpenSMTPD skips such a rule for re-injected mail, negated or not.
+                return lambda source: not source.reinjected and (source.address == LOCAL) is wanted
+            case "from-src":
+                nets = self._compile(condition.table, "netaddr")
+                return lambda source: nets(LOCAL if source.reinjected else source.address) is wanted
+            case "from-auth" | "auth":
+                return self._auth_test(condition.table, wanted)
+            case "tag":
+                tags = self._compile(condition.table, "string")
+                return lambda source: tags(source.tag.lower()) is wanted
+            case _:
+                return None
+
+    def _auth_test(self, table: str, wanted: bool) -> _SourceTest:
+        if not table:
+            return lambda source: (source.user is not None) is wanted
+        words, addresses = self._compile(table, "string"), self._compile(table, "mailaddr")
+
+        def listed(source: Source) -> bool:
+            if source.user is None:
+                return not wanted
+            user = source.user.lower()
+            return (addresses(user) if "@" in user else words(user)) is wanted
+
+        return listed
+
+    def _facts_test(self, condition: ConditionSettings) -> tuple[_FactsTest | None, Detail | None]:
+        wanted = not condition.negated
+        match condition.kind:
+            case "for-any":
+                return (None if wanted else lambda _facts: False), None
+            case "for-local":
+                return _on_domain(self._is_local_name, wanted), None
+            case "for-domain":
+                return _on_domain(self._compile(condition.table, "domain"), wanted), None
+            case "for-rcpt-to" | "rcpt-to":
+                to = self._compile(condition.table, "mailaddr")
+                return (lambda facts: to(facts.recipient) is wanted), None
+            case "helo":
+                helo = self._compile(condition.table, "domain")
+                return (lambda facts: helo(facts.helo) is wanted), "helo"
+            case "mail-from":
+                sender = self._compile(condition.table, "mailaddr")
+                return (lambda facts: sender(facts.sender) is wanted), "sender"
+            case "tls":
+                return (lambda facts: facts.tls is wanted), "tls"
+            case "from-any" | "from-local" | "from-socket" | "from-src" | "from-auth" | "auth" | "tag":
+                raise AssertionError(condition.kind)  # decided on the source
+            case _:
+                assert_never(condition.kind)
+
+
+def _on_domain(matches: Predicate, wanted: bool) -> _FactsTest:
+    if wanted:
+        return lambda facts: matches(facts.domain)
+    return lambda facts: not matches(facts.domain)
+
+
+def _local_source(local_addresses: tuple[str, ...]) -> Predicate:
+    ours = match_netaddrs(local_addresses)
+
+    def is_local(address: str) -> bool:
+        if address == LOCAL or ours(address):
+            return True
+        try:
+            return ip_address(address).is_loopback
+        except ValueError:
+            return False
+
+    return is_local
+
+
+def _literals(address: str) -> tuple[str, ...]:
+    """How an address of ours looks as the domain of a mail address."""
+    return (f"[{address}]", f"[ipv6:{address}]") if ":" in address else (f"[{address}]",)

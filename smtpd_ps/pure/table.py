@@ -1,0 +1,118 @@
+"""Tables: the file format of table(5), and tables as values.
+
+Runs in lookup, on the bytes of files that the parent opened. A file is a list (one key a line)
+or a map (`key[:] value`); its first entry decides, or a `# @list` comment before it. Keys are
+case-insensitive and kept in lower case (QUIRKS 24).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from smtpd_ps.contract.settings import TableSettings
+
+MAX_TABLE_BYTES = 64 * 1024 * 1024
+MAX_KEY = 1023  # characters; OpenSMTPD's buffer
+MAX_VALUE = 2047
+MAX_ERRORS = 20  # named; more of them say nothing new
+_BLANK = b" \t\n\v\f\r"  # isspace(3) in the C locale
+
+TableKind = Literal["list", "map"]
+
+
+class TableError(ValueError):
+    """A table file that cannot be used. `errors` are lines of `path:line: what is wrong`."""
+
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: `entries` by lower-case key, with "" as the values of a list."""
+
+    name: str
+    kind: TableKind
+    entries: Mapping[str, str]
+
+    def get(self, key: str) -> str | None:
+        """The value of `key` in any case; None where there is none."""
+        return self.entries.get(key.lower())
+
+
+def from_settings(settings: TableSettings) -> Table:
+    """The table written inline in smtpd.conf."""
+    return Table(settings.name, settings.kind, {key.lower(): value for key, value in settings.entries})
+
+
+def parse_table(name: str, data: bytes, path: str) -> Table:
+    """The table in the file `data`; `path` is for messages.
+
+    An empty file is a map. Of two entries with one key the later holds. Raises TableError that
+    names every bad line (up to MAX_ERRORS).
+    """
+    if len(data) > MAX_TABLE_BYTES:
+        raise TableError((f"{path}: larger than {MAX_TABLE_BYTES} bytes",))
+    kind: TableKind | None = None
+    entries: dict[str, str] = {}
+    errors: list[str] = []
+    for number, raw in enumerate(data.split(b"\n"), 1):
+        line = raw.strip(_BLANK)
+        if not line:
+            continue
+        if line.startswith(b"#"):
+            if kind is None and line[1:].lstrip(_BLANK) == b"@list":
+                kind = "list"
+            continue
+        try:
+            text = _decode(line)
+            cut = _key_end(text)
+            if kind is None:
+                kind = "list" if cut == len(text) else "map"
+            key, value = _entry(text, cut, kind)
+            entries[key.lower()] = value
+        except ValueError as error:
+            errors.append(f"{path}:{number}: {error}")
+            if len(errors) == MAX_ERRORS:
+                break
+    if errors:
+        raise TableError(tuple(errors))
+    return Table(name, kind or "map", entries)
+
+
+def _decode(line: bytes) -> str:
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None
+    if "\0" in text:
+        raise ValueError("a NUL byte")
+    return text
+
+
+def _key_end(text: str) -> int:
+    """Where the key ends: at a blank or colon, or behind the bracket of "[::1]"."""
+    if text.startswith("["):
+        end = text.find("]")
+        if end < 0:
+            raise ValueError("expected ] after the address")
+        return end + 1
+    for at, character in enumerate(text):
+        if character in " \t:":
+            return at
+    return len(text)
+
+
+def _entry(text: str, cut: int, kind: TableKind) -> tuple[str, str]:
+    if kind == "list":
+        key, value = text, ""  # the whole line, blanks included
+    else:
+        key, value = text[:cut], text[cut + 1 :].lstrip(" \t")
+        if not value:
+            raise ValueError("expected a value after the key")
+    if not key:
+        raise ValueError("expected a key")
+    if len(key) > MAX_KEY or len(value) > MAX_VALUE:
+        raise ValueError("the line is too long")
+    return key, value

@@ -1,0 +1,153 @@
+"""Which rule takes which recipient of which client."""
+
+import pytest
+
+from smtpd_ps.contract.settings import ConditionKind, ConditionSettings, RuleSettings
+from smtpd_ps.pure.match_rules import Facts, RuleBook, Source
+from smtpd_ps.pure.table import Table
+
+TABLES = {
+    "nets": Table("nets", "list", {"10.0.0.0/8": "", "local": ""}),
+    "domains": Table("domains", "list", {"example.com": "", "*.example.net": ""}),
+    "people": Table("people", "list", {"alice@example.com": "", "@example.net": ""}),
+    "users": Table("users", "list", {"alice": "", "bob@example.com": ""}),
+    "tags": Table("tags", "list", {"office": ""}),
+}
+
+
+def rule(action: str, *conditions: tuple[str, str] | str) -> RuleSettings:
+    made = []
+    for condition in conditions:
+        kind, table = condition if isinstance(condition, tuple) else (condition, "")
+        made.append(ConditionSettings(kind.lstrip("!"), kind.startswith("!"), table))  # type: ignore[arg-type]
+    return RuleSettings(tuple(made), action, 1)
+
+
+def book(*rules: RuleSettings) -> RuleBook:
+    return RuleBook(rules, TABLES, ("192.0.2.1", "2001:db8::1"), ("localhost", "mx.example.com"), "+")
+
+
+def facts(recipient: str = "x@example.com", **more: object) -> Facts:
+    values: dict[str, object] = {"helo": "h", "tls": False, "sender": "s@example.org"}
+    values.update(more)
+    return Facts(recipient=recipient, domain=recipient.rpartition("@")[2], **values)  # type: ignore[arg-type]
+
+
+def chosen(rules: RuleBook, source: Source, what: Facts) -> str:
+    found = rules.view(source).match(what)
+    return found.action if found else "none"
+
+
+REMOTE = Source("198.51.100.7")
+
+
+def test_first_match_wins_and_order_counts() -> None:
+    """The first rule whose conditions all hold decides."""
+    rules = book(
+        rule("a", "from-local", "for-any"),
+        rule("b", "from-any", ("for-domain", "domains")),
+        rule("c", "from-any", "for-any"),
+    )
+    assert chosen(rules, Source("local"), facts()) == "a"
+    assert chosen(rules, REMOTE, facts()) == "b"
+    assert chosen(rules, REMOTE, facts("x@sub.example.net")) == "b"
+    assert chosen(rules, REMOTE, facts("x@other.org")) == "c"
+
+
+def test_no_match() -> None:
+    """Where no rule matches there is none."""
+    assert chosen(book(rule("a", "from-local", "for-any")), REMOTE, facts()) == "none"
+    assert chosen(book(), REMOTE, facts()) == "none"
+
+
+@pytest.mark.parametrize(
+    ("condition", "table", "holds", "fails"),
+    [
+        ("from-local", "", [Source("local"), Source("127.0.0.1"), Source("127.9.9.9"), Source("::1"),
+                            Source("192.0.2.1"), Source("2001:db8::1"), Source("9.9.9.9", reinjected=True)],
+         [REMOTE, Source("192.0.2.2"), Source("")]),
+        ("from-socket", "", [Source("local")], [Source("127.0.0.1")]),
+        ("from-src", "nets", [Source("10.1.1.1"), Source("local"), Source("9.9.9.9", reinjected=True)], [REMOTE]),
+        ("from-auth", "", [Source("9.9.9.9", user="x"), Source("9.9.9.9", user="")], [REMOTE, Source("local")]),
+        ("auth", "", [Source("9.9.9.9", user="x")], [REMOTE, Source("local")]),
+        ("auth", "users", [Source("9.9.9.9", user="Alice"), Source("9.9.9.9", user="bob@example.com")],
+         [REMOTE, Source("9.9.9.9", user="bob"), Source("9.9.9.9", user="alice@example.com")]),
+        ("tag", "tags", [Source("9.9.9.9", tag="Office")], [REMOTE]),
+    ],
+)  # fmt: skip
+def test_source_conditions(condition: ConditionKind, table: str, holds: list[Source], fails: list[Source]) -> None:
+    """Each condition on the client, and its negation."""
+    rules = book(rule("yes", (condition, table), "for-any"))
+    opposite = book(rule("yes", ("!" + condition, table), "for-any"))
+    for source in holds:
+        assert chosen(rules, source, facts()) == "yes", source
+        assert chosen(opposite, source, facts()) == "none", source
+    for source in fails:
+        if condition == "auth" and table == "users" and source.user == "alice@example.com":
+            continue  # a mailaddr entry without a domain takes every domain
+        assert chosen(rules, source, facts()) == "none", source
+        assert chosen(opposite, source, facts()) == "yes", source
+
+
+def test_from_socket_never_takes_reinjected_mail() -> None:
+    """As in OpenSMTPD, negated or not."""
+    source = Source("local", reinjected=True)
+    assert chosen(book(rule("a", "from-socket", "for-any")), source, facts()) == "none"
+    assert chosen(book(rule("a", "!from-socket", "for-any")), source, facts()) == "none"
+
+
+@pytest.mark.parametrize(
+    ("condition", "table", "holds", "fails"),
+    [
+        ("for-local", "", ["x@localhost", "x@mx.example.com", "x@[192.0.2.1]", "x@[ipv6:2001:db8::1]", "x@192.0.2.1"],
+         ["x@example.com", "x@[192.0.2.2]"]),
+        ("for-domain", "domains", ["x@example.com", "x@a.example.net"], ["x@a.example.com", "x@a.b.example.net"]),
+        ("for-rcpt-to", "people", ["alice@example.com", "alice+t@example.com", "any@example.net"], ["x@example.com"]),
+        ("rcpt-to", "people", ["alice@example.com"], ["alice@example.org"]),
+    ],
+)  # fmt: skip
+def test_destination_conditions(condition: str, table: str, holds: list[str], fails: list[str]) -> None:
+    """Each condition on the recipient, and its negation."""
+    rules = book(rule("yes", "from-any", (condition, table)))
+    opposite = book(rule("yes", "from-any", ("!" + condition, table)))
+    for recipient in holds:
+        assert chosen(rules, REMOTE, facts(recipient)) == "yes", recipient
+        assert chosen(opposite, REMOTE, facts(recipient)) == "none", recipient
+    for recipient in fails:
+        assert chosen(rules, REMOTE, facts(recipient)) == "none", recipient
+        assert chosen(opposite, REMOTE, facts(recipient)) == "yes", recipient
+
+
+@pytest.mark.parametrize(
+    ("condition", "table", "holds", "fails", "reads"),
+    [
+        ("helo", "domains", {"helo": "a.example.net"}, {"helo": "a.example.com"}, "helo"),
+        ("mail-from", "people", {"sender": "alice@example.com"}, {"sender": ""}, "sender"),
+        ("tls", "", {"tls": True}, {"tls": False}, "tls"),
+    ],
+)
+def test_other_conditions(
+    condition: str, table: str, holds: dict[str, object], fails: dict[str, object], reads: str
+) -> None:
+    """Each further condition, its negation, and that a view says what it reads."""
+    rules = book(rule("yes", "from-any", "for-any", (condition, table)))
+    opposite = book(rule("yes", "from-any", "for-any", ("!" + condition, table)))
+    assert chosen(rules, REMOTE, facts(**holds)) == "yes"
+    assert chosen(rules, REMOTE, facts(**fails)) == "none"
+    assert chosen(opposite, REMOTE, facts(**holds)) == "none"
+    assert chosen(opposite, REMOTE, facts(**fails)) == "yes"
+    assert rules.view(REMOTE).reads == {reads}
+
+
+def test_negated_any() -> None:
+    """`!from any` and `!for any` never match."""
+    assert chosen(book(rule("a", "!from-any", "for-any")), REMOTE, facts()) == "none"
+    assert chosen(book(rule("a", "from-any", "!for-any")), REMOTE, facts()) == "none"
+
+
+def test_views_are_shared() -> None:
+    """Clients for which the same rules remain have one view; others have not."""
+    rules = book(rule("a", "from-local", "for-any"), rule("b", "from-any", "for-any"))
+    assert rules.view(REMOTE) is rules.view(Source("203.0.113.5"))
+    assert rules.view(Source("local")) is not rules.view(REMOTE)
+    assert rules.view(REMOTE).reads == frozenset()
