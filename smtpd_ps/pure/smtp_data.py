@@ -1,0 +1,100 @@
+"""The DATA phase of SMTP: find the end of a message, unstuff its dots, notice what is refused.
+
+Runs in smtp on the bytes of remote clients. Only CRLF.CRLF ends a message (RFC 5321 4.1.1.4), so
+no form of SMTP smuggling (CVE-2023-51764 and its kin) splits one: bare CR and LF are faults of
+the message they stand in, which is swallowed whole and refused once. Blocks are handled as a
+whole, never line by line.
+"""
+
+from enum import IntFlag
+
+MAX_LINE = 65_535  # OpenSMTPD's; RFC 5321 4.5.3.1.6 asks for 998
+
+_END = b"\r\n.\r\n"
+
+
+class Fault(IntFlag):
+    """What makes a message unacceptable, whatever order it came in."""
+
+    NONE = 0
+    BARE = 1  # CR or LF alone
+    NUL = 2
+    LONG_LINE = 4
+    TOO_BIG = 8
+
+
+class DataReader:
+    """Reads one message. `max_bytes` bounds it, dots unstuffed and line ends counted.
+
+    `faults`, `eight_bit` and `size_bytes` (stops counting at a fault of size) depend on the
+    bytes alone and not on how they were cut into blocks.
+    """
+
+    __slots__ = ("_held", "_line_bytes", "_max_bytes", "_started", "done", "eight_bit", "faults", "rest", "size_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = b"\r\n"  # as if before the first line; kept back: what may be the end's beginning
+        self._started = False
+        self._line_bytes = 0  # of the line that the last block left open
+        self.done = False
+        self.rest = b""  # what followed the end
+        self.faults = 0
+        self.eight_bit = False
+        self.size_bytes = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a block; return what it adds to the message. At the end `done` and `rest` are set."""
+        data = self._held + data
+        end = data.find(_END)
+        if end >= 0:
+            self.done = True
+            self.rest = data[end + 5 :]
+            block = data[: end + 2]
+        else:
+            keep = _end_begun(data)
+            block = data[: len(data) - keep] if keep else data
+            self._held = data[len(data) - keep :] if keep else b""
+        if not block:
+            return b""
+        if b"\r\n." in block:
+            block = block.replace(b"\r\n.", b"\r\n")
+        if not self._started:
+            self._started = True
+            block = block[2:]
+        self._examine(block)
+        return block
+
+    def _examine(self, block: bytes) -> None:
+        size = len(block)
+        self.size_bytes += size
+        if self.size_bytes > self._max_bytes:
+            self.faults |= Fault.TOO_BIG
+        lines = block.count(b"\r\n")
+        if block.count(b"\n") != lines or block.count(b"\r") != lines:
+            self.faults |= Fault.BARE
+        if b"\0" in block:
+            self.faults |= Fault.NUL
+        if not self.eight_bit and not block.isascii():
+            self.eight_bit = True
+        last = block.rfind(b"\n")
+        if last < 0:
+            longest = self._line_bytes = self._line_bytes + size
+        else:
+            longest = self._line_bytes + block.find(b"\n") + 1
+            self._line_bytes = size - last - 1
+            if size > MAX_LINE:
+                longest = max(longest, *(len(line) + 1 for line in block[:last].split(b"\n")))
+        if longest > MAX_LINE:
+            self.faults |= Fault.LONG_LINE
+
+
+def _end_begun(data: bytes) -> int:
+    """How many of the last bytes of `data` may be the beginning of CRLF.CRLF."""
+    if data.endswith(b"\r\n"):
+        return 2
+    if data.endswith(b"\r\n."):
+        return 3
+    if data.endswith(b"\r"):
+        return 4 if data.endswith(b"\r\n.\r") else 1
+    return 0
