@@ -19,7 +19,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "dns": ("lookup",),
     "passlib": ("lookup", "cli"),
     "subprocess": ("cli",),
-    "ssl": ("runtime.tls", "smtp", "delivery", "keys", "config", "cli"),
+    "ssl": ("runtime.tls", "runtime.tls_context", "smtp", "delivery", "keys", "config", "cli"),
 }
 BANNED_IMPORTS = frozenset(
     ("pickle", "marshal", "shelve", "dill", "asyncio", "logging", "uvloop", "multiprocessing", "imp", "runpy", "code")
