@@ -22,7 +22,7 @@ def make_key(kind: str) -> Key:
 def make_certificate(key: Key, name: str = "mx.example.com") -> bytes:
     """A self-signed certificate for `name` and 127.0.0.1, as PEM."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     names = [x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     built = (
         x509.CertificateBuilder()

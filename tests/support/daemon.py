@@ -133,6 +133,11 @@ class Daemon:
                 found[title.removeprefix("smtpd_ps: ")] = int(entry.name)
         return found
 
+    def wait_gone(self, pids: dict[str, int]) -> None:
+        """Until none of these processes is left (they follow their parent's end by themselves)."""
+        entries = [Path(f"/proc/{pid}") for pid in pids.values()]
+        wait_until("the old processes are gone", lambda: not any(entry.exists() for entry in entries))
+
     def stop(self, patience_secs: float = PATIENCE_SECS) -> int:
         """SIGTERM to the parent, by pid; its exit status."""
         assert self.process is not None
