@@ -27,7 +27,7 @@ help: ## say what there is (what `make` alone does)
 all: test check ## test and check
 
 demo: $(venv)/.run ## run the server, send a mail through it, show it, and remove everything again
-	$(bin)/python -m smtpd_ps.cli.demo $(DEMO)
+	$(bin)/python -m smtpd_ps.cli.demo
 
 test: $(venv)/.test ## all tests that need no other mail software; TESTS=tests/pure chooses
 	-@sh .ci/need openssl mksh
