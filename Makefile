@@ -42,6 +42,7 @@ check: $(venv)/.check ## lint, types, layers, sizes, banned words, shell scripts
 	$(bin)/python tests/arch/check_tree.py
 	shellcheck .ci/* rc.d/smtpd_ps.freebsd rc.d/smtpd_ps.openbsd tests/service/*.subr
 	mandoc -T lint -W warning docs/man/*.[1-9]
+	$(bin)/python -m pytest tests/arch/test_arch_checks_fail.py
 
 docs: $(venv)/.run ## write the generated tables of docs/ARCHITECTURE.md anew
 	$(bin)/python tests/arch/generate_architecture.py
