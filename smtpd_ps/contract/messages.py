@@ -18,57 +18,57 @@ from smtpd_ps.contract.values import (
 )  # fmt: skip
 
 
-class Message(Value):
+class Message(Value, frozen=True):
     """Base of every message."""
 
 
 # --- parent to each child, before Go -----------------------------------------------------------
 
 
-class KeysSetup(Message):
+class KeysSetup(Message, frozen=True):
     """The slice for keys."""
 
     settings: KeysSettings
 
 
-class ControlSetup(Message):
+class ControlSetup(Message, frozen=True):
     """The slice for control."""
 
     settings: ControlSettings
 
 
-class SmtpSetup(Message):
+class SmtpSetup(Message, frozen=True):
     """The slice for smtp, and its index among the smtp processes."""
 
     settings: SmtpSettings
     index: U8 = 0
 
 
-class LookupSetup(Message):
+class LookupSetup(Message, frozen=True):
     """The slice for lookup."""
 
     settings: LookupSettings
 
 
-class QueueSetup(Message):
+class QueueSetup(Message, frozen=True):
     """The slice for queue."""
 
     settings: QueueSettings
 
 
-class DeliverySetup(Message):
+class DeliverySetup(Message, frozen=True):
     """The slice for delivery."""
 
     settings: DeliverySettings
 
 
-class AgentSetup(Message):
+class AgentSetup(Message, frozen=True):
     """The slice for an agent; an mbox comes with it as a descriptor (AgentMailbox)."""
 
     settings: AgentSettings
 
 
-class Common(Message):
+class Common(Message, frozen=True):
     """What every child needs to confine itself and to log. First message on every channel."""
 
     root: Annotated[str, Meta(max_length=1024)]  # directory to chroot to, "" for none
@@ -84,43 +84,43 @@ class Common(Message):
     assets: U32 = 0  # and how many Asset messages (an agent: AgentMailbox)
 
 
-class PeerChannel(Message):
+class PeerChannel(Message, frozen=True):
     """The child's end of its channel to `process`. Carries the descriptor."""
 
     process: Process
     index: U8 = 0
 
 
-class Asset(Message):
+class Asset(Message, frozen=True):
     """A file the parent opened for the child to read, before Go. Carries the descriptor."""
 
     kind: Literal["table", "cert", "key", "resolv.conf", "hosts"]
     name: Name
 
 
-class Listener(Message):
+class Listener(Message, frozen=True):
     """A bound and listening socket. Carries the descriptor."""
 
     index: U16
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The child is set up, confined, and has checked itself against the policy."""
 
 
-class Go(Message):
+class Go(Message, frozen=True):
     """All children are ready: serve."""
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Take nothing new, finish what is under way, then answer Drained."""
 
 
-class Drained(Message):
+class Drained(Message, frozen=True):
     """Nothing is under way any more."""
 
 
-class LogLevel(Message):
+class LogLevel(Message, frozen=True):
     """0 brief, 1 verbose, more for traces."""
 
     verbose: U8
@@ -129,7 +129,7 @@ class LogLevel(Message):
 # --- smtp and lookup ---------------------------------------------------------------------------
 
 
-class PeerQuery(Message):
+class PeerQuery(Message, frozen=True):
     """A client connected; lookup remembers who it is until SessionEnd."""
 
     session: U63
@@ -138,7 +138,7 @@ class PeerQuery(Message):
     tag: Name = ""
 
 
-class PeerInfo(Message):
+class PeerInfo(Message, frozen=True):
     """What DNS says of the client."""
 
     session: U63
@@ -146,7 +146,7 @@ class PeerInfo(Message):
     confirmed: bool  # the name resolves back to the address
 
 
-class AuthRequest(Message):
+class AuthRequest(Message, frozen=True):
     """A password to check, against the table of the listener that PeerQuery named."""
 
     session: U63
@@ -155,14 +155,14 @@ class AuthRequest(Message):
     password: Annotated[str, Meta(max_length=1024)]
 
 
-class AuthReply(Message):
+class AuthReply(Message, frozen=True):
     """Lookup keeps the success for the session by itself; this only tells smtp what to say."""
 
     session: U63
     verdict: Literal["ok", "no", "error"]
 
 
-class RcptRequest(Message):
+class RcptRequest(Message, frozen=True):
     """May this recipient be taken? Answered by RcptRefuse, or by queue's RcptReply."""
 
     session: U63
@@ -175,7 +175,7 @@ class RcptRequest(Message):
     dsn: Dsn
 
 
-class RcptRefuse(Message):
+class RcptRefuse(Message, frozen=True):
     """Lookup refuses a recipient (no rule, no such user, or a fault of ours: 4xx)."""
 
     session: U63
@@ -185,7 +185,7 @@ class RcptRefuse(Message):
     text: Line
 
 
-class SessionEnd(Message):
+class SessionEnd(Message, frozen=True):
     """Forget the session and its authentication."""
 
     session: U63
@@ -194,7 +194,7 @@ class SessionEnd(Message):
 # --- lookup and queue --------------------------------------------------------------------------
 
 
-class RcptAccept(Message):
+class RcptAccept(Message, frozen=True):
     """The envelopes of one recipient; stored when smtp commits the transaction."""
 
     session: U63
@@ -203,14 +203,14 @@ class RcptAccept(Message):
     envelopes: Annotated[tuple[Envelope, ...], Meta(min_length=1, max_length=1000)]
 
 
-class BounceQuery(Message):
+class BounceQuery(Message, frozen=True):
     """Where does a bounce to this address go?"""
 
     query: U32
     recipient: Address
 
 
-class BounceRoute(Message):
+class BounceRoute(Message, frozen=True):
     """The envelopes of the bounce; none, with a reason, where it cannot be sent."""
 
     query: U32
@@ -222,13 +222,13 @@ class BounceRoute(Message):
 # --- smtp and queue ----------------------------------------------------------------------------
 
 
-class IdLease(Message):
+class IdLease(Message, frozen=True):
     """Message ids that this smtp process may use, each once."""
 
     ids: Annotated[tuple[U32, ...], Meta(min_length=1, max_length=4096)]
 
 
-class RcptReply(Message):
+class RcptReply(Message, frozen=True):
     """Queue holds the recipient's envelopes for the transaction (250), or has no room (4xx)."""
 
     session: U63
@@ -238,7 +238,7 @@ class RcptReply(Message):
     text: Line
 
 
-class Commit(Message):
+class Commit(Message, frozen=True):
     """End of DATA of a small message: store body and envelopes, then answer Committed."""
 
     session: U63
@@ -248,7 +248,7 @@ class Commit(Message):
     body: InlineBody
 
 
-class BodyOpen(Message):
+class BodyOpen(Message, frozen=True):
     """The body outgrows INLINE_BODY_BYTES: ask for a spool file to write it to."""
 
     session: U63
@@ -256,14 +256,14 @@ class BodyOpen(Message):
     msgid: U32
 
 
-class BodyFile(Message):
+class BodyFile(Message, frozen=True):
     """A fresh spool file, write-only. Carries the descriptor."""
 
     session: U63
     transaction: U32
 
 
-class BodyRefused(Message):
+class BodyRefused(Message, frozen=True):
     """No spool file: disk full or the spool is unwritable."""
 
     session: U63
@@ -271,7 +271,7 @@ class BodyRefused(Message):
     text: Line
 
 
-class CommitFile(Message):
+class CommitFile(Message, frozen=True):
     """End of DATA of a large message, all of it written to the BodyFile."""
 
     session: U63
@@ -281,7 +281,7 @@ class CommitFile(Message):
     size_bytes: U63
 
 
-class Committed(Message):
+class Committed(Message, frozen=True):
     """250 only when body and envelopes are on stable storage."""
 
     session: U63
@@ -290,7 +290,7 @@ class Committed(Message):
     text: Line
 
 
-class Abort(Message):
+class Abort(Message, frozen=True):
     """Forget the transaction; nothing of it was answered 250 at DATA."""
 
     session: U63
@@ -300,19 +300,19 @@ class Abort(Message):
 # --- queue and delivery ------------------------------------------------------------------------
 
 
-class Deliver(Message):
+class Deliver(Message, frozen=True):
     """Jobs with small bodies, for any destinations."""
 
     jobs: Annotated[tuple[Job, ...], Meta(min_length=1, max_length=64)]
 
 
-class DeliverFile(Message):
+class DeliverFile(Message, frozen=True):
     """One job with a large body. Carries the descriptor, read-only, at offset 0."""
 
     job: Job
 
 
-class Outcome(Message):
+class Outcome(Message, frozen=True):
     """Results of attempts; an envelope of a job is answered exactly once."""
 
     results: Annotated[tuple[Result, ...], Meta(min_length=1, max_length=1024)]
@@ -321,7 +321,7 @@ class Outcome(Message):
 # --- delivery and lookup -----------------------------------------------------------------------
 
 
-class RouteQuery(Message):
+class RouteQuery(Message, frozen=True):
     """Which hosts take mail of this action for this domain? ("" where the action names hosts)."""
 
     query: U32
@@ -329,7 +329,7 @@ class RouteQuery(Message):
     domain: Name
 
 
-class Route(Message):
+class Route(Message, frozen=True):
     """Hosts in order of preference. With none, `text` says why and `temporary` what to do."""
 
     query: U32
@@ -344,7 +344,7 @@ class Route(Message):
 # --- delivery and parent -----------------------------------------------------------------------
 
 
-class AgentStart(Message):
+class AgentStart(Message, frozen=True):
     """Start an agent for this user and action. Names only: the parent decides what they mean."""
 
     request: U32
@@ -352,13 +352,13 @@ class AgentStart(Message):
     action: Name
 
 
-class AgentReady(Message):
+class AgentReady(Message, frozen=True):
     """Carries the descriptor of a channel to the agent."""
 
     request: U32
 
 
-class AgentRefused(Message):
+class AgentRefused(Message, frozen=True):
     """No agent, or no LMTP socket: unknown user, refused uid, connect error."""
 
     request: U32
@@ -366,14 +366,14 @@ class AgentRefused(Message):
     text: Line
 
 
-class LmtpConnect(Message):
+class LmtpConnect(Message, frozen=True):
     """Connect to the LMTP Unix socket that this action names (delivery is chrooted)."""
 
     request: U32
     action: Name
 
 
-class LmtpConnected(Message):
+class LmtpConnected(Message, frozen=True):
     """Carries the descriptor of the connected socket."""
 
     request: U32
@@ -382,14 +382,14 @@ class LmtpConnected(Message):
 # --- lookup and parent -------------------------------------------------------------------------
 
 
-class UserQuery(Message):
+class UserQuery(Message, frozen=True):
     """Is there such a system user (getpwnam)?"""
 
     query: U32
     user: Name
 
 
-class UserInfo(Message):
+class UserInfo(Message, frozen=True):
     """Found or not; `temporary` when the system could not say."""
 
     query: U32
@@ -397,7 +397,7 @@ class UserInfo(Message):
     temporary: bool = False
 
 
-class SystemAuth(Message):
+class SystemAuth(Message, frozen=True):
     """A password to check against the system's own database (shadow, PAM or BSD auth)."""
 
     query: U32
@@ -405,7 +405,7 @@ class SystemAuth(Message):
     password: Annotated[str, Meta(max_length=1024)]
 
 
-class SystemAuthReply(Message):
+class SystemAuthReply(Message, frozen=True):
     """The system's verdict."""
 
     query: U32
@@ -415,11 +415,11 @@ class SystemAuthReply(Message):
 # --- delivery and agent ------------------------------------------------------------------------
 
 
-class AgentMailbox(Message):
+class AgentMailbox(Message, frozen=True):
     """The user's mbox, opened by the parent. Carries the descriptor."""
 
 
-class AgentJob(Message):
+class AgentJob(Message, frozen=True):
     """One small message for this user. The frame's own length is the explicit end of the body."""
 
     job: U32
@@ -429,7 +429,7 @@ class AgentJob(Message):
     body: InlineBody
 
 
-class AgentJobFile(Message):
+class AgentJobFile(Message, frozen=True):
     """One large message: exactly size_bytes of the descriptor it carries, from offset 0."""
 
     job: U32
@@ -439,7 +439,7 @@ class AgentJobFile(Message):
     size_bytes: U63
 
 
-class AgentResult(Message):
+class AgentResult(Message, frozen=True):
     """Delivered (synced to disk) or not."""
 
     job: U32
@@ -450,7 +450,7 @@ class AgentResult(Message):
 # --- smtp and delivery to keys (blocking) ------------------------------------------------------
 
 
-class Sign(Message):
+class Sign(Message, frozen=True):
     """Make a TLS signature. `scheme` is "rsa" (data is a padded block) or "ecdsa" (a digest)."""
 
     pki: Name
@@ -458,7 +458,7 @@ class Sign(Message):
     data: Annotated[bytes, Meta(max_length=1024)]
 
 
-class Signature(Message):
+class Signature(Message, frozen=True):
     """Empty when keys refuses."""
 
     data: Annotated[bytes, Meta(max_length=1024)]
@@ -468,28 +468,28 @@ class Signature(Message):
 # `client` numbers the requester; smtpctl_ps sends 0 and control puts its own number in.
 
 
-class ShowQueue(Message):
+class ShowQueue(Message, frozen=True):
     """List envelopes, all or of one message (msgid 0: all)."""
 
     client: U32
     msgid: U32 = 0
 
 
-class ShowEnvelope(Message):
+class ShowEnvelope(Message, frozen=True):
     """Print one envelope."""
 
     client: U32
     evpid: U63
 
 
-class ShowMessage(Message):
+class ShowMessage(Message, frozen=True):
     """Print one message's body (evpid or msgid, as text ids are)."""
 
     client: U32
     msgid: U32
 
 
-class Schedule(Message):
+class Schedule(Message, frozen=True):
     """Try now: an envelope, a message's envelopes, or all (both 0)."""
 
     client: U32
@@ -497,7 +497,7 @@ class Schedule(Message):
     msgid: U32 = 0
 
 
-class Remove(Message):
+class Remove(Message, frozen=True):
     """Delete from the queue: an envelope, a message's envelopes, or all."""
 
     client: U32
@@ -506,7 +506,7 @@ class Remove(Message):
     everything: bool = False
 
 
-class Pause(Message):
+class Pause(Message, frozen=True):
     """Pause or resume a part: smtp (accepting), mta (relaying), mda (local delivery)."""
 
     client: U32
@@ -514,59 +514,59 @@ class Pause(Message):
     paused: bool
 
 
-class ShowStats(Message):
+class ShowStats(Message, frozen=True):
     """Counters, from every process that counts."""
 
     client: U32
 
 
-class ShowStatus(Message):
+class ShowStatus(Message, frozen=True):
     """What is paused."""
 
     client: U32
 
 
-class ShowProcesses(Message):
+class ShowProcesses(Message, frozen=True):
     """The process table, for audit."""
 
     client: U32
 
 
-class SetLog(Message):
+class SetLog(Message, frozen=True):
     """log brief, log verbose."""
 
     client: U32
     verbose: U8
 
 
-class Stop(Message):
+class Stop(Message, frozen=True):
     """Stop the daemon in order."""
 
     client: U32
 
 
-class Counters(Message):
+class Counters(Message, frozen=True):
     """key, value pairs."""
 
     client: U32
     values: Annotated[tuple[tuple[Name, U63], ...], Meta(max_length=1024)]
 
 
-class TextPart(Message):
+class TextPart(Message, frozen=True):
     """Part of an answer, as text to print."""
 
     client: U32
     text: Text
 
 
-class BytesPart(Message):
+class BytesPart(Message, frozen=True):
     """Part of an answer that is message bytes."""
 
     client: U32
     data: InlineBody
 
 
-class QueueRow(Message):
+class QueueRow(Message, frozen=True):
     """One envelope of `show queue` (QUIRKS 46)."""
 
     client: U32
@@ -586,7 +586,7 @@ class QueueRow(Message):
     error: Line
 
 
-class ProcessRow(Message):
+class ProcessRow(Message, frozen=True):
     """One live process, as the parent knows it."""
 
     client: U32
@@ -599,7 +599,7 @@ class ProcessRow(Message):
     detail: Line = ""
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """End of an answer. `count` is of envelopes concerned."""
 
     client: U32

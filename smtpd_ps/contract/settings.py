@@ -24,7 +24,7 @@ ConditionKind = Literal[
 Seconds = Annotated[int, Meta(ge=0, le=10**9)]
 
 
-class TableSettings(Value):
+class TableSettings(Value, frozen=True):
     """A table. `source` "file" means that its bytes come as an Asset of the same name."""
 
     name: Name
@@ -34,7 +34,7 @@ class TableSettings(Value):
     path: Path = ""  # of a file, for messages only
 
 
-class PkiSettings(Value):
+class PkiSettings(Value, frozen=True):
     """A certificate by its name in smtpd.conf; chain and key come as Assets."""
 
     name: Name
@@ -42,7 +42,7 @@ class PkiSettings(Value):
     key_path: Path
 
 
-class ListenerSettings(Value):
+class ListenerSettings(Value, frozen=True):
     """One bound address. Its socket comes as a Listener message of the same index."""
 
     index: U16
@@ -57,7 +57,7 @@ class ListenerSettings(Value):
     auth_table: Name = ""  # "" asks the system
 
 
-class SmtpSettings(Value):
+class SmtpSettings(Value, frozen=True):
     """For smtp."""
 
     hostname: Name
@@ -73,7 +73,7 @@ class SmtpSettings(Value):
     ciphers: Line = "HIGH:!aNULL:!MD5"
 
 
-class ConditionSettings(Value):
+class ConditionSettings(Value, frozen=True):
     """One condition of a match rule; `table` holds the values it compares with, if any."""
 
     kind: ConditionKind
@@ -81,7 +81,7 @@ class ConditionSettings(Value):
     table: Name = ""
 
 
-class RuleSettings(Value):
+class RuleSettings(Value, frozen=True):
     """One match line. An empty action means reject. `from` and `for` are always there."""
 
     conditions: Annotated[tuple[ConditionSettings, ...], Meta(max_length=32)]
@@ -89,7 +89,7 @@ class RuleSettings(Value):
     line: U32  # in smtpd.conf, for logs
 
 
-class ActionSettings(Value):
+class ActionSettings(Value, frozen=True):
     """One action, whole. Lookup uses alias, virtual, user; delivery the rest."""
 
     name: Name
@@ -111,7 +111,7 @@ class ActionSettings(Value):
     relay_mail_from: Address = ""
 
 
-class LookupSettings(Value):
+class LookupSettings(Value, frozen=True):
     """For lookup."""
 
     hostname: Name
@@ -124,7 +124,7 @@ class LookupSettings(Value):
     sub_address_delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = "+"
 
 
-class ActionSchedule(Value):
+class ActionSchedule(Value, frozen=True):
     """What the queue must know of an action: how to group and when to give up."""
 
     name: Name
@@ -132,7 +132,7 @@ class ActionSchedule(Value):
     ttl_secs: Seconds = 0
 
 
-class QueueSettings(Value):
+class QueueSettings(Value, frozen=True):
     """For queue."""
 
     hostname: Name
@@ -146,7 +146,7 @@ class QueueSettings(Value):
     warn_secs: Annotated[tuple[Seconds, ...], Meta(max_length=4)] = (4 * 3600,)
 
 
-class DeliverySettings(Value):
+class DeliverySettings(Value, frozen=True):
     """For delivery."""
 
     hostname: Name
@@ -162,19 +162,19 @@ class DeliverySettings(Value):
     agent_idle_secs: Seconds = 10
 
 
-class KeysSettings(Value):
+class KeysSettings(Value, frozen=True):
     """For keys: the names under which it may be asked to sign."""
 
     pki: Annotated[tuple[PkiSettings, ...], Meta(max_length=64)]
 
 
-class ControlSettings(Value):
+class ControlSettings(Value, frozen=True):
     """For control: whose requests it takes."""
 
     allowed_uid: U32
 
 
-class AgentSettings(Value):
+class AgentSettings(Value, frozen=True):
     """For an agent: where this user's mail of one action goes."""
 
     user: Name

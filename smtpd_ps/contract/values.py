@@ -67,7 +67,7 @@ class Notify(IntFlag):
     DELAY = 8
 
 
-class Dsn(Value):
+class Dsn(Value, frozen=True):
     """What RFC 3461 lets a sender ask for one recipient."""
 
     notify: U8 = 0
@@ -76,7 +76,7 @@ class Dsn(Value):
     envid: Annotated[str, Meta(max_length=100)] = ""
 
 
-class Client(Value):
+class Client(Value, frozen=True):
     """Who handed a message in, for Received, logs and `show envelope`."""
 
     address: Name = ""  # IP address as text; "local" for the local socket
@@ -86,7 +86,7 @@ class Client(Value):
     tag: Name = ""  # of the listener
 
 
-class Envelope(Value):
+class Envelope(Value, frozen=True):
     """One recipient of one message, after expansion. Made by lookup alone."""
 
     action: Name
@@ -99,7 +99,7 @@ class Envelope(Value):
     internal: bool = False  # a bounce of ours
 
 
-class Recipient(Value):
+class Recipient(Value, frozen=True):
     """One envelope of a job, as delivery needs it."""
 
     evpid: U63
@@ -109,7 +109,7 @@ class Recipient(Value):
     dsn: Dsn
 
 
-class Job(Value):
+class Job(Value, frozen=True):
     """One message with the recipients that share a destination."""
 
     msgid: U32
@@ -131,7 +131,7 @@ class Status(IntEnum):
     LOOP = 3
 
 
-class Result(Value):
+class Result(Value, frozen=True):
     """The outcome of one envelope's attempt. `text` is one escaped line."""
 
     evpid: U63
@@ -141,7 +141,7 @@ class Result(Value):
     dsn_passed: bool = False  # the next host offers DSN and took over the sender's wishes
 
 
-class RouteHost(Value):
+class RouteHost(Value, frozen=True):
     """One host a relay may try, in order of preference."""
 
     name: Name  # for SNI, verification and logs

@@ -18,7 +18,7 @@ from smtpd_ps.parent.children import SetupPlan
 from smtpd_ps.parent.listeners import bind_listener, bind_unix
 from smtpd_ps.parent.options import Options
 
-_SYSTEM_FILES = (("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts"))
+_SYSTEM_FILES = (m.Asset("resolv.conf", "/etc/resolv.conf"), m.Asset("hosts", "/etc/hosts"))
 
 
 def _setups(slices: Slices) -> Mapping[Process, m.Message]:
@@ -54,9 +54,7 @@ def _common(process: Process, options: Options, paths: StatePaths) -> m.Common:
 def _assets(process: Process, slices: Slices) -> tuple[tuple[m.Asset, str], ...]:
     assets = [(m.Asset(plan.kind, plan.name), plan.path) for plan in slices.assets if plan.process is process]
     if process is Process.LOOKUP:
-        for kind, path in _SYSTEM_FILES:
-            if os.path.exists(path):
-                assets.append((m.Asset(kind, path), path))
+        assets += [(asset, asset.name) for asset in _SYSTEM_FILES if os.path.exists(asset.name)]
     return tuple(assets)
 
 

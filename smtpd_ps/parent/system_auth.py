@@ -21,7 +21,7 @@ def main() -> None:
     while len(request) <= MAX_REQUEST_BYTES and (data := sock.recv(MAX_REQUEST_BYTES)):
         request += data
     user, separator, password = request.partition(b"\0")
-    right = bool(separator) and system_password.check(os.fsdecode(user), password)
+    right = bool(separator) and system_password.check(os.fsdecode(user), os.fsdecode(password))
     sock.sendall(b"ok" if right else b"no")
 
 
