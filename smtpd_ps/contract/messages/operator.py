@@ -1,0 +1,155 @@
+"""Messages of smtpctl_ps, and what answers them.
+
+Loaded in every process. One class a message; the fields are the wire format (runtime/codec).
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from smtpd_ps.contract.messages.base import Message
+from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Line, Name, Process, Text
+
+# --- the operator ----------------------------------------------------------------------------
+
+# `client` numbers the requester; smtpctl_ps sends 0 and control puts its own number in.
+
+
+class ShowQueue(Message, frozen=True):
+    """List envelopes, all or of one message (msgid 0: all)."""
+
+    client: U32
+    msgid: U32 = 0
+
+
+class ShowEnvelope(Message, frozen=True):
+    """Print one envelope."""
+
+    client: U32
+    evpid: U63
+
+
+class ShowMessage(Message, frozen=True):
+    """Print one message's body (evpid or msgid, as text ids are)."""
+
+    client: U32
+    msgid: U32
+
+
+class Schedule(Message, frozen=True):
+    """Try now: an envelope, a message's envelopes, or all (both 0)."""
+
+    client: U32
+    evpid: U63 = 0
+    msgid: U32 = 0
+
+
+class Remove(Message, frozen=True):
+    """Delete from the queue: an envelope, a message's envelopes, or all."""
+
+    client: U32
+    evpid: U63 = 0
+    msgid: U32 = 0
+    everything: bool = False
+
+
+class Pause(Message, frozen=True):
+    """Pause or resume a part: smtp (accepting), mta (relaying), mda (local delivery)."""
+
+    client: U32
+    part: Literal["smtp", "mta", "mda"]
+    paused: bool
+
+
+class ShowStats(Message, frozen=True):
+    """Counters, from every process that counts."""
+
+    client: U32
+
+
+class ShowStatus(Message, frozen=True):
+    """What is paused."""
+
+    client: U32
+
+
+class ShowProcesses(Message, frozen=True):
+    """The process table, for audit."""
+
+    client: U32
+
+
+class SetLog(Message, frozen=True):
+    """log brief, log verbose."""
+
+    client: U32
+    verbose: U8
+
+
+class Stop(Message, frozen=True):
+    """Stop the daemon in order."""
+
+    client: U32
+
+
+class Counters(Message, frozen=True):
+    """key, value pairs."""
+
+    client: U32
+    values: Annotated[tuple[tuple[Name, U63], ...], Meta(max_length=1024)]
+
+
+class TextPart(Message, frozen=True):
+    """Part of an answer, as text to print."""
+
+    client: U32
+    text: Text
+
+
+class BytesPart(Message, frozen=True):
+    """Part of an answer that is message bytes."""
+
+    client: U32
+    data: InlineBody
+
+
+class QueueRow(Message, frozen=True):
+    """One envelope of `show queue` (QUIRKS 46)."""
+
+    client: U32
+    evpid: U63
+    family: Literal["inet4", "inet6", "local"]
+    kind: Literal["mda", "mta", "bounce"]
+    flags: Name
+    sender: Address
+    rcpt: Address
+    dest: Address
+    created_secs: U63
+    expires_secs: U63
+    last_try_secs: U63
+    tries: U32
+    state: Literal["pending", "inflight", "offline"]
+    wait_secs: U63
+    error: Line
+
+
+class ProcessRow(Message, frozen=True):
+    """One live process, as the parent knows it."""
+
+    client: U32
+    process: Process
+    index: U8
+    pid: U32
+    user: Name
+    root: Annotated[str, Meta(max_length=1024)]
+    privileged: bool
+    detail: Line = ""
+
+
+class Done(Message, frozen=True):
+    """End of an answer. `count` is of envelopes concerned."""
+
+    client: U32
+    ok: bool
+    text: Line = ""
+    count: U32 = 0

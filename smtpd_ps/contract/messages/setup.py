@@ -1,0 +1,123 @@
+"""Messages that set a child up, let it go and wind it down.
+
+Loaded in every process. One class a message; the fields are the wire format (runtime/codec).
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from smtpd_ps.contract.messages.base import Message
+from smtpd_ps.contract.settings import (
+    AgentSettings,
+    ControlSettings,
+    DeliverySettings,
+    KeysSettings,
+    LookupSettings,
+    QueueSettings,
+    SmtpSettings,
+)
+from smtpd_ps.contract.values import U8, U16, U32, Name, Path, Process
+
+# --- parent to each child, before Go ---------------------------------------------------------
+
+
+class KeysSetup(Message, frozen=True):
+    """The slice for keys."""
+
+    settings: KeysSettings
+
+
+class ControlSetup(Message, frozen=True):
+    """The slice for control."""
+
+    settings: ControlSettings
+
+
+class SmtpSetup(Message, frozen=True):
+    """The slice for smtp, and its index among the smtp processes."""
+
+    settings: SmtpSettings
+    index: U8 = 0
+
+
+class LookupSetup(Message, frozen=True):
+    """The slice for lookup."""
+
+    settings: LookupSettings
+
+
+class QueueSetup(Message, frozen=True):
+    """The slice for queue."""
+
+    settings: QueueSettings
+
+
+class DeliverySetup(Message, frozen=True):
+    """The slice for delivery."""
+
+    settings: DeliverySettings
+
+
+class AgentSetup(Message, frozen=True):
+    """The slice for an agent; an mbox comes with it as a descriptor (AgentMailbox)."""
+
+    settings: AgentSettings
+
+
+class Common(Message, frozen=True):
+    """What every child needs to confine itself and to log. First message on every channel."""
+
+    root: Annotated[str, Meta(max_length=1024)]  # directory to chroot to, "" for none
+    uid: U32
+    gid: U32
+    verbose: U8
+    foreground: bool  # log to stderr rather than syslog
+    privileged: bool  # False: the marked unprivileged mode, no user change and no chroot
+    user: Name = ""  # the user's name, for logs
+    groups: Annotated[tuple[U32, ...], Meta(max_length=1024)] = ()  # supplementary, agents only
+    writable: Annotated[tuple[Path, ...], Meta(max_length=16)] = ()  # paths an agent may write below
+    peers: U8 = 0  # how many PeerChannel messages follow the set-up
+    assets: U32 = 0  # and how many Asset messages (an agent: AgentMailbox)
+
+
+class PeerChannel(Message, frozen=True):
+    """The child's end of its channel to `process`. Carries the descriptor."""
+
+    process: Process
+    index: U8 = 0
+
+
+class Asset(Message, frozen=True):
+    """A file the parent opened for the child to read, before Go. Carries the descriptor."""
+
+    kind: Literal["table", "cert", "key", "resolv.conf", "hosts"]
+    name: Name
+
+
+class Listener(Message, frozen=True):
+    """A bound and listening socket. Carries the descriptor."""
+
+    index: U16
+
+
+class Ready(Message, frozen=True):
+    """The child is set up, confined, and has checked itself against the policy."""
+
+
+class Go(Message, frozen=True):
+    """All children are ready: serve."""
+
+
+class Drain(Message, frozen=True):
+    """Take nothing new, finish what is under way, then answer Drained."""
+
+
+class Drained(Message, frozen=True):
+    """Nothing is under way any more."""
+
+
+class LogLevel(Message, frozen=True):
+    """0 brief, 1 verbose, more for traces."""
+
+    verbose: U8
