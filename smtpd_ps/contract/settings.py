@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from smtpd_ps.contract.values import Address, Line, Name, Path, U16, U32, U63, Value
+from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name, Path, Value
 from smtpd_ps.contract.values import TlsUse as TlsUse  # settings.TlsUse and values.TlsUse are one
 
 TlsOffer = Literal["none", "offer", "require", "implicit"]
