@@ -1,12 +1,13 @@
 """A process that confines itself as one of the daemon's and then tries what it is told to.
 
 Not a test: the tests of this folder start it. Arguments: a JSON object with the process's name,
-the fields of Common, what to leave out (`without`), and the deeds to try. Prints a line for each:
+the fields of Common, the `mutant` whose step is left out, and the `deeds` to try. Prints a line for each:
 "ready", then "<deed>: ok" or "<deed>: <errno name>"; then it waits for the end of its input.
 """
 
 import ctypes
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -19,6 +20,7 @@ import time
 from smtpd_ps import osdep
 from smtpd_ps.contract.messages import Common
 from smtpd_ps.contract.values import Process
+from smtpd_ps.osdep import linux
 
 
 def say(line: str) -> None:
@@ -110,6 +112,31 @@ def become_root() -> None:
     os.setuid(0)
 
 
+def netlink() -> None:
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close()
+
+
+def listen() -> None:
+    with socket.socket() as sock:
+        sock.listen()
+
+
+def lock_file(path: str) -> None:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+
+
+def link_file(path: str) -> None:
+    write_file(path)
+    os.link(path, path + ".new")
+    os.utime(path)
+
+
+def read_memory() -> None:
+    LIBC.process_vm_readv(os.getppid(), None, 0, None, 0, 0)
+
+
 def thread() -> None:
     worker = threading.Thread(target=time.sleep, args=(0.01,))
     worker.start()
@@ -151,7 +178,6 @@ def loop_work() -> None:
     time.strftime("%a, %d %b %Y %H:%M:%S %z")
     os.urandom(16)
     select.select([right], [], [], 0)
-    os.getrusage = None
     print("to standard error", file=sys.stderr, flush=True)
 
 
@@ -164,14 +190,125 @@ def abort() -> None:
     os.abort()
 
 
-def wait_forever() -> None:
-    sys.stdin.read()
-
-
 MODULES = {name: __import__(name) for name in ("sqlite3", "traceback", "linecache")}
 LIBC = ctypes.CDLL(None, use_errno=True)
-SOCKETS = [socket.socket(socket.AF_UNIX)]
-PAIR = socket.socketpair()
+SOCKETS: list[socket.socket] = []
+PAIR: list[socket.socket] = []
+
+# Mutants: each leaves one step of confinement out, so that audit has something to see.
+
+
+def _no_check() -> None:
+    linux._Confinement._check = lambda self, status: None
+
+
+def _skip_prctl(option: int) -> None:
+    real = linux.Kernel.prctl
+
+    def prctl(self, asked, arg2=0, arg3=0):
+        return 0 if asked == option else real(self, asked, arg2, arg3)
+
+    linux.Kernel.prctl = prctl
+    _no_check()
+
+
+def mutant_seccomp() -> None:
+    linux.Filter.load = lambda self: None
+    _no_check()
+
+
+def mutant_no_new_privs() -> None:
+    mutant_seccomp()
+    linux.Landlock.restrict = lambda self: None
+    _skip_prctl(linux.k.PR_SET_NO_NEW_PRIVS)
+
+
+def mutant_dumpable() -> None:
+    _skip_prctl(linux.k.PR_SET_DUMPABLE)
+
+
+def mutant_bounding() -> None:
+    linux.Kernel.drop_bounding_set = lambda self: True
+    _no_check()
+
+
+def mutant_capabilities() -> None:
+    """Keep the permitted set across the change of user."""
+    _skip_prctl(linux.k.PR_SET_KEEPCAPS)
+    LIBC.prctl(8, 1, 0, 0, 0)
+    linux.Kernel.clear_capabilities = lambda self: None
+
+
+def mutant_limits() -> None:
+    linux.set_limits = lambda policy: ()
+
+
+def mutant_uid() -> None:
+    """Real and effective uid only; the saved one stays root's."""
+    linux._Confinement._become_user = lambda self: (
+        os.setgroups(()), os.setresgid(*[self._gid] * 3), os.setresuid(self._uid, self._uid, 0),
+    )  # fmt: skip
+    _no_check()
+
+
+def mutant_groups() -> None:
+    """Keep root's supplementary groups."""
+    os.setgroups((0, 4))
+    linux._Confinement._become_user = lambda self: (
+        os.setresgid(*[self._gid] * 3), os.setresuid(*[self._uid] * 3),
+    )  # fmt: skip
+    _no_check()
+
+
+def mutant_root() -> None:
+    linux._Confinement._enter_root = lambda self: None
+
+
+def mutant_groups_checked() -> None:
+    """The same, with the check left in."""
+    os.setgroups((0, 4))
+    os.setgroups = lambda groups: None
+
+
+def mutant_no_new_privs_checked() -> None:
+    real = linux.Kernel.prctl
+    linux.Kernel.prctl = lambda self, asked, arg2=0, arg3=0: (
+        0 if asked == linux.k.PR_SET_NO_NEW_PRIVS else real(self, asked, arg2, arg3)
+    )
+    linux.Landlock.restrict = lambda self: None
+    linux.Filter.load = lambda self: None
+
+
+def mutant_saved_uid_checked() -> None:
+    real = os.setresuid
+    os.setresuid = lambda r, e, s: real(r, e, 0 if r else s)
+
+
+def mutant_libseccomp() -> None:
+    real = ctypes.CDLL
+
+    def load(name, *args, **kwargs):
+        if name and "seccomp" in name:
+            raise OSError("not found")
+        return real(name, *args, **kwargs)
+
+    ctypes.CDLL = load
+
+
+def mutant_landlock() -> None:
+    real = linux.Kernel.syscall
+
+    def syscall(self, number, *args):
+        if number == 444:
+            raise OSError(errno.ENOSYS, "no Landlock")
+        return real(self, number, *args)
+
+    linux.Kernel.syscall = syscall
+
+
+def mutant_thread() -> None:
+    """A thread that was there already."""
+    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
 
 
 def main() -> None:
@@ -181,14 +318,20 @@ def main() -> None:
         __import__("setproctitle").setproctitle(order["title"])
     if "fd" in order:
         os.dup2(os.open(order["fd"], os.O_RDWR), 9)
+    deeds = order.get("deeds", [])
+    if any(deed[0] == "pair_abstract" for deed in deeds):
+        SOCKETS.append(socket.socket(socket.AF_UNIX))
+    if any(deed[0] == "loop_work" for deed in deeds):
+        PAIR.extend(socket.socketpair())
+    if "mutant" in order:
+        globals()["mutant_" + order["mutant"]]()
     try:
-        warnings = osdep.confine(process, Common(**order["common"]))
+        warnings = osdep.confine(process, Common(**order["common"])) if process is not Process.PARENT else ()
     except osdep.ConfineError as error:
         say(f"ConfineError: {error}")
         sys.exit(1)
-    SOCKETS[:] = SOCKETS[:] if "keep" in order else SOCKETS
     say(f"ready {json.dumps(warnings)}")
-    for deed, *args in order["deeds"]:
+    for deed, *args in deeds:
         try:
             globals()[deed](*args)
         except OSError as error:
@@ -197,6 +340,8 @@ def main() -> None:
             say(f"{deed}: {error}")
         else:
             say(f"{deed}: ok")
+    sys.stdin.read()
+    os._exit(0)
 
 
 if __name__ == "__main__":
