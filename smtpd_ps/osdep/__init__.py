@@ -26,6 +26,7 @@ __all__ = (
     "confine",
     "ConfineError",
     "inspect",
+    "processes",
     "peer_credentials",
     "interface_addresses",
     "interface_group",
@@ -43,3 +44,12 @@ def inspect(pid: int) -> "Observation":
     else:
         from smtpd_ps.osdep.bsd_inspect import inspect as look
     return look(pid)
+
+
+def processes() -> dict[int, int]:
+    """Every process of the system with its parent, by pid."""
+    if sys.platform.startswith("linux"):
+        from smtpd_ps.osdep.linux_inspect import processes as look
+    else:
+        from smtpd_ps.osdep.bsd_inspect import processes as look
+    return look()

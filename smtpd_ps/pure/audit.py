@@ -5,9 +5,11 @@ out: one line for each difference, so that a test can break each observable line
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from smtpd_ps.contract.policy import Policy
+from smtpd_ps.contract.routes import CHANNELS
 from smtpd_ps.contract.values import Process
 
 CAPABILITY_SETS = ("inheritable", "permitted", "effective", "bounding", "ambient")
@@ -21,7 +23,9 @@ class Descriptor:
     number: int
     kind: str
     detail: str = ""  # path or address
-    peer: int = 0  # pid at the other end of a channel, 0 where unknown
+    access: str = ""  # of a file: "read", "write", "read-write"
+    inode: int = 0  # of a socket
+    peer: int = 0  # inode at the other end of a Unix socket, 0 where unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,7 @@ class Expected:
     title: str = ""
     executable: str | None = None
     system: str = "linux"
-    spool: str = ""  # directory below which "spool" files lie
-    peers: frozenset[int] = field(default_factory=frozenset)  # pids it may share a channel with
+    spool: str = ""  # directory below which spool files lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,39 +79,34 @@ def status_findings(expected: Expected, seen: Observation) -> list[Finding]:
     out: list[Finding] = []
     policy = expected.policy
     if any(uid != expected.uid for uid in seen.uids):
-        out.append(Finding("user", f"uids {_ids(seen.uids)}, {expected.uid} declared"))
+        out.append(Finding("user", f"uids {ids_text(seen.uids)}, {expected.uid} declared"))
     if any(gid != expected.gid for gid in seen.gids):
-        out.append(Finding("group", f"gids {_ids(seen.gids)}, {expected.gid} declared"))
-    if (
-        expected.privileged
-        and policy.confined
-        and set(seen.groups) - {expected.gid} != set(expected.groups) - {expected.gid}
-    ):
-        out.append(Finding("groups", f"supplementary groups {_ids(seen.groups)}, {_ids(expected.groups)} declared"))
+        out.append(Finding("group", f"gids {ids_text(seen.gids)}, {expected.gid} declared"))
     if not policy.confined:
         return out
-    if seen.capabilities is not None:
-        for name in CAPABILITY_SETS:
-            if name == "bounding" and not expected.privileged:
-                continue  # only root can empty it, and without root it grants nothing
-            if seen.capabilities[name]:
-                out.append(Finding("capabilities", f"{name} set is {seen.capabilities[name]:#x}, empty declared"))
+    own = {expected.gid}
+    if expected.privileged and set(seen.groups) - own != set(expected.groups) - own:
+        out.append(Finding("groups", f"groups {ids_text(seen.groups)}, {ids_text(expected.groups)} declared"))
     if expected.system == "linux":
-        if seen.seccomp != 2:
-            mode = "not visible" if seen.seccomp is None else SECCOMP_NAMES.get(seen.seccomp, str(seen.seccomp))
-            out.append(Finding("seccomp", f"mode {mode}, filter declared"))
-        if not seen.no_new_privs:
-            out.append(Finding("no_new_privs", "not set"))
+        out += _linux_status_findings(expected, seen)
     return out
 
 
-def _ids(ids: tuple[int, ...]) -> str:
-    return ",".join(map(str, sorted(set(ids)))) or "none"
-
-
-def kinds(descriptors: tuple[Descriptor, ...]) -> dict[str, int]:
-    """How many descriptors of each kind, by name."""
-    return dict(sorted(Counter(d.kind for d in descriptors).items()))
+def _linux_status_findings(expected: Expected, seen: Observation) -> list[Finding]:
+    out = []
+    for name in CAPABILITY_SETS:
+        if name == "bounding" and not expected.privileged:
+            continue  # only root can empty it, and with no_new_privs it grants nothing
+        held = (seen.capabilities or {}).get(name)
+        if held != 0:
+            shown = "not visible" if held is None else f"{held:#x}"
+            out.append(Finding("capabilities", f"{name} set is {shown}, empty declared"))
+    if seen.seccomp != 2:
+        mode = "not visible" if seen.seccomp is None else SECCOMP_NAMES.get(seen.seccomp, str(seen.seccomp))
+        out.append(Finding("seccomp", f"mode {mode}, filter declared"))
+    if not seen.no_new_privs:
+        out.append(Finding("no_new_privs", "not set"))
+    return out
 
 
 def findings(expected: Expected, seen: Observation) -> tuple[Finding, ...]:
@@ -117,28 +115,13 @@ def findings(expected: Expected, seen: Observation) -> tuple[Finding, ...]:
     out = status_findings(expected, seen)
     if expected.privileged and policy.root != "any" and seen.root is not None and seen.root != expected.root:
         out.append(Finding("root", f"root directory {seen.root}, {expected.root} declared"))
-    if policy.confined and expected.system == "linux":
-        if seen.dumpable:
-            out.append(Finding("dumpable", "others of this user can trace it and read its memory"))
-        if not policy.threads and seen.threads is not None and seen.threads > 1:
-            out.append(Finding("threads", f"{seen.threads} threads, 1 declared"))
-    if policy.confined and expected.system == "openbsd":
-        declared = frozenset(grant.name for grant in policy.promises)
-        if seen.pledge is None or seen.pledge - declared:
-            shown = "none" if seen.pledge is None else " ".join(sorted(seen.pledge))
-            out.append(Finding("pledge", f"promises {shown}, {' '.join(sorted(declared))} declared"))
-    if expected.system == "freebsd" and policy.capsicum.enter and not seen.capability_mode:
-        out.append(Finding("capsicum", "not in capability mode"))
-    for limit in policy.limits:
-        shown_limit = (seen.limits or {}).get(limit.resource)
-        if shown_limit is not None and any(value == -1 or value > limit.value for value in shown_limit):
-            soft, hard = shown_limit
-            out.append(Finding("limits", f"{limit.resource} is {soft}/{hard}, at most {limit.value} declared"))
+    if policy.confined:
+        out += _sandbox_findings(expected, seen)
+    out += _limit_findings(policy, seen)
     for descriptor in seen.descriptors or ():
-        if descriptor.kind not in policy.kinds:
-            out.append(Finding("descriptors", f"{descriptor.number} is {descriptor.kind} {descriptor.detail}".rstrip()))
-        elif descriptor.kind == "channel" and descriptor.peer and descriptor.peer not in expected.peers:
-            out.append(Finding("channels", f"{descriptor.number} leads to process {descriptor.peer}, not declared"))
+        kind = kind_in(descriptor, policy, expected.spool)
+        if kind not in policy.kinds:
+            out.append(Finding("descriptors", f"{descriptor.number} is {kind} {descriptor.detail}".rstrip()))
     if expected.title and seen.title != expected.title:
         out.append(Finding("title", f"{seen.title!r}, {expected.title!r} declared"))
     if expected.executable and seen.executable and seen.executable != expected.executable:
@@ -146,15 +129,102 @@ def findings(expected: Expected, seen: Observation) -> tuple[Finding, ...]:
     return tuple(out)
 
 
-def set_findings(expected: dict[Process, int], seen: dict[Process, int]) -> tuple[Finding, ...]:
-    """Processes that are missing or too many, by kind. Agents come and go and are not counted."""
+def _sandbox_findings(expected: Expected, seen: Observation) -> list[Finding]:
+    policy = expected.policy
     out = []
-    for process in sorted(set(expected) | set(seen)):
+    if expected.system == "linux":
+        if seen.dumpable:
+            out.append(Finding("dumpable", "its user's processes can trace it and read its memory"))
+        if not policy.threads and seen.threads is not None and seen.threads > 1:
+            out.append(Finding("threads", f"{seen.threads} threads, 1 declared"))
+    if expected.system == "openbsd":
+        declared = frozenset(grant.name for grant in policy.promises)
+        if seen.pledge is None or seen.pledge - declared:
+            shown = "none" if seen.pledge is None else " ".join(sorted(seen.pledge))
+            out.append(Finding("pledge", f"promises {shown}, {' '.join(sorted(declared))} declared"))
+    if expected.system == "freebsd" and policy.capsicum.enter and not seen.capability_mode:
+        out.append(Finding("capsicum", "not in capability mode"))
+    return out
+
+
+def _limit_findings(policy: Policy, seen: Observation) -> list[Finding]:
+    out = []
+    for limit in policy.limits:
+        shown = (seen.limits or {}).get(limit.resource)
+        if shown is not None and any(value == -1 or value > limit.value for value in shown):
+            out.append(Finding("limits", f"{limit.resource} is {shown[0]}/{shown[1]}, at most {limit.value} declared"))
+    return out
+
+
+def kind_in(descriptor: Descriptor, policy: Policy, spool: str) -> str:
+    """The kind as `policy` names it: a file below the spool is "spool" to queue, a body to others."""
+    if descriptor.kind not in ("file", "directory") or not spool:
+        return descriptor.kind
+    if not descriptor.detail.startswith(spool.rstrip("/") + "/"):
+        return descriptor.kind
+    if "spool" in policy.kinds:
+        return "spool"
+    return {"read": "body-read", "write": "body-write"}.get(descriptor.access, "spool")
+
+
+def kinds(expected: Expected, descriptors: Collection[Descriptor]) -> dict[str, int]:
+    """How many descriptors of each kind, by name."""
+    counted = Counter(kind_in(descriptor, expected.policy, expected.spool) for descriptor in descriptors)
+    return dict(sorted(counted.items()))
+
+
+def channel_findings(
+    seen: Mapping[int, tuple[Process, tuple[Descriptor, ...]]],
+) -> dict[int, tuple[Finding, ...]]:
+    """Channels that lead where the contract has no route, by pid.
+
+    `seen` holds every process of the daemon by pid. Only the parent and delivery may have
+    channels to a process that is not among them (an agent that started or ended meanwhile).
+    """
+    owners = {
+        descriptor.inode: process
+        for process, descriptors in seen.values()
+        for descriptor in descriptors
+        if descriptor.kind == "channel" and descriptor.inode
+    }
+    out = {}
+    for pid, (process, descriptors) in seen.items():
+        found = []
+        for descriptor in descriptors:
+            if descriptor.kind != "channel" or not descriptor.peer:
+                continue
+            other = owners.get(descriptor.peer)
+            if other is None:
+                if process not in (Process.PARENT, Process.DELIVERY):
+                    found.append(Finding("channels", f"{descriptor.number} leads to a process unknown to the parent"))
+            elif not may_share(process, other):
+                found.append(Finding("channels", f"{descriptor.number} leads to {other.title}, which has no route"))
+        if found:
+            out[pid] = tuple(found)
+    return out
+
+
+def may_share(one: Process, other: Process) -> bool:
+    """Whether the contract has a route between two kinds of process."""
+    if Process.AGENT in (one, other):
+        return bool({one, other} & {Process.PARENT, Process.DELIVERY})
+    return frozenset((one, other)) in CHANNELS
+
+
+def set_findings(wanted: Mapping[Process, int], there: Mapping[Process, int]) -> tuple[Finding, ...]:
+    """Core processes that are missing or too many. Agents come and go and are not counted."""
+    out = []
+    for process in sorted(set(wanted) | set(there)):
         if process is Process.AGENT:
             continue
-        wanted, there = expected.get(process, 0), seen.get(process, 0)
-        if there < wanted:
-            out.append(Finding("processes", f"{process.title} is missing ({there} of {wanted})"))
-        elif there > wanted:
-            out.append(Finding("processes", f"{there} {process.title} processes, {wanted} declared"))
+        declared, live = wanted.get(process, 0), there.get(process, 0)
+        if live < declared:
+            out.append(Finding("processes", f"{process.title} is missing ({live} of {declared})"))
+        elif live > declared:
+            out.append(Finding("processes", f"{live} {process.title} processes, {declared} declared"))
     return tuple(out)
+
+
+def ids_text(ids: Collection[int]) -> str:
+    """Distinct ids, sorted, or "none"."""
+    return ",".join(map(str, sorted(set(ids)))) or "none"
