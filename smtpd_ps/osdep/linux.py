@@ -77,6 +77,8 @@ class _Confinement:
             kernel.prctl(k.PR_SET_NO_NEW_PRIVS, 1)
             kernel.prctl(k.PR_SET_DUMPABLE, 0)
             landlock.restrict()
+            if kernel.prctl(k.PR_GET_DUMPABLE) != 0:  # the last chance to ask
+                raise ConfineError("dumpable: it could be traced")
             filter_.load()
             self._check(status)
         finally:

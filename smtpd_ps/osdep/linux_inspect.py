@@ -15,6 +15,7 @@ from smtpd_ps.pure.audit import Descriptor, Observation
 _LIMITS = {"Max core file size": "core", "Max open files": "nofile"}
 _STDIO = (0, 1, 2)
 _ACCESS = {os.O_RDONLY: "read", os.O_WRONLY: "write", os.O_RDWR: "read-write"}
+_PROTOCOLS = {"TCP": "tcp", "TCPv6": "tcp", "UDP": "udp", "UDPv6": "udp"}
 _INODE_PREFIX = "socket:["
 
 
@@ -83,10 +84,19 @@ def _descriptors(pid: int) -> tuple[Descriptor, ...] | None:
             target = os.readlink(f"/proc/{pid}/fd/{number}")
             flags = _flags(Path(f"/proc/{pid}/fdinfo/{number}").read_text("ascii"))
             mode = os.stat(f"/proc/{pid}/fd/{number}").st_mode
+            protocol = _protocol(pid, number) if stat.S_ISSOCK(mode) else ""
         except FileNotFoundError:
             continue  # closed since
-        out.append(classify(number, target, flags, mode, sockets))
+        out.append(classify(number, target, flags, mode, sockets, protocol))
     return tuple(out)
+
+
+def _protocol(pid: int, number: int) -> str:
+    """The protocol of a socket: the tables of /proc/PID/net lack those that are not bound yet."""
+    try:
+        return os.getxattr(f"/proc/{pid}/fd/{number}", "system.sockprotoname").rstrip(b"\0").decode("ascii", "replace")
+    except OSError:
+        return ""
 
 
 def _flags(text: str) -> int:
@@ -96,7 +106,9 @@ def _flags(text: str) -> int:
     return 0
 
 
-def classify(number: int, target: str, flags: int, mode: int, sockets: dict[int, Socket]) -> Descriptor:
+def classify(
+    number: int, target: str, flags: int, mode: int, sockets: dict[int, Socket], protocol: str = ""
+) -> Descriptor:
     """A descriptor's kind in the words of policies, from its link, open flags and file mode.
 
     Standard descriptors are "stdio" whatever they are, network sockets excepted. Regular files
@@ -104,7 +116,7 @@ def classify(number: int, target: str, flags: int, mode: int, sockets: dict[int,
     """
     if target.startswith(_INODE_PREFIX):
         inode = int(target[len(_INODE_PREFIX) : -1])
-        seen = sockets.get(inode, Socket("socket", "of a family unknown here"))
+        seen = sockets.get(inode, Socket(_PROTOCOLS.get(protocol, "socket"), protocol or "of an unknown protocol"))
         if number in _STDIO and seen.kind in ("channel", "unix-peer", "unix-client", "log"):
             return Descriptor(number, "stdio", f"{seen.kind} {seen.detail}".rstrip())
         return Descriptor(number, seen.kind, seen.detail, inode=inode, peer=seen.peer)

@@ -104,6 +104,14 @@ def fork() -> None:
         os._exit(0)
 
 
+def fork_and_wait() -> None:
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(5)
+        os._exit(0)
+    say(str(pid))
+
+
 def trace() -> None:
     LIBC.ptrace(0, 0, 0, 0)
 
@@ -224,7 +232,14 @@ def mutant_no_new_privs() -> None:
 
 
 def mutant_dumpable() -> None:
-    _skip_prctl(linux.k.PR_SET_DUMPABLE)
+    """The change of user alone makes a process not dumpable, so leaving the step out is not enough."""
+    real = linux.Filter.load
+
+    def load(self):
+        LIBC.prctl(linux.k.PR_SET_DUMPABLE, 1, 0, 0, 0)
+        real(self)
+
+    linux.Filter.load = load
 
 
 def mutant_bounding() -> None:
@@ -277,6 +292,11 @@ def mutant_no_new_privs_checked() -> None:
     )
     linux.Landlock.restrict = lambda self: None
     linux.Filter.load = lambda self: None
+
+
+def mutant_dumpable_checked() -> None:
+    real = linux.Landlock.restrict
+    linux.Landlock.restrict = lambda self: LIBC.prctl(linux.k.PR_SET_DUMPABLE, 1, 0, 0, 0) or real(self)
 
 
 def mutant_saved_uid_checked() -> None:

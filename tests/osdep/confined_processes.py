@@ -81,9 +81,13 @@ class Place:
         return fields | changes
 
     def start(
-        self, process: Process, *deeds: list[str], pass_fds: tuple[int, ...] = (), common: dict[str, object] | None = None,
+        self,
+        process: Process,
+        *deeds: list[str],
+        pass_fds: tuple[int, ...] = (),
+        common: dict[str, object] | None = None,
         **order: object,
-    ) -> Confined:  # fmt: skip
+    ) -> Confined:
         """Start a child; it is ended with the test."""
         fields = self.common(process, **(common or {}))
         child = Confined({"process": process.name, "common": fields, "deeds": deeds, **order}, pass_fds)

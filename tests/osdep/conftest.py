@@ -1,6 +1,5 @@
 """Places in which confined children run."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator

@@ -187,7 +187,9 @@ def test_refusals(place: Place, changes: dict[str, object], said: str) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("mutant", ["thread", "groups_checked", "no_new_privs_checked", "saved_uid_checked"])
+@pytest.mark.parametrize(
+    "mutant", ["thread", "groups_checked", "no_new_privs_checked", "saved_uid_checked", "dumpable_checked"]
+)
 def test_self_check(place: Place, mutant: str) -> None:
     """A step that silently did nothing is noticed before the process serves."""
     first = place.start(Process.KEYS, mutant=mutant).await_ready()
