@@ -1,0 +1,36 @@
+"""The agent process: `python -I -m smtpd_ps.agents`, started by the parent as a mail user."""
+
+import os
+import sys
+import time
+
+from smtpd_ps.agents.agent import Agent, Store
+from smtpd_ps.agents.maildir import Maildir
+from smtpd_ps.agents.mbox import Mbox
+from smtpd_ps.contract.messages import AgentSetup
+from smtpd_ps.contract.values import Process
+from smtpd_ps.pure.maildir_name import MaildirNames
+from smtpd_ps.runtime.child import Child
+
+
+def main() -> None:
+    """Boot, be confined, store mail until delivery or the parent closes its channel."""
+    child = Child.boot(Process.AGENT)
+    assert isinstance(child.setup, AgentSetup)
+    settings = child.setup.settings
+    time.localtime()  # reads the time zone while it can
+    store: Store
+    if settings.kind == "maildir":
+        store = Maildir(settings, MaildirNames(os.getpid(), settings.hostname), time.time_ns)
+    elif child.mailbox_fd is not None:
+        store = Mbox(child.mailbox_fd)
+    else:
+        sys.exit("smtpd_ps: agent: an mbox without its file")
+    agent = Agent(child.loop, store)
+    child.confine()
+    agent.answers = child.channel(Process.DELIVERY, agent.handlers())
+    child.serve({})
+
+
+if __name__ == "__main__":
+    main()
