@@ -1,0 +1,56 @@
+"""The delivery process: `python -I -m smtpd_ps.delivery`, started by the parent."""
+
+import time
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Process
+from smtpd_ps.delivery.service import Delivery
+from smtpd_ps.delivery.tls_clients import make_pumps, read_certificate
+from smtpd_ps.runtime.child import Child
+from smtpd_ps.runtime.signer import RemoteSigner
+
+
+def main() -> None:
+    """Boot, make TLS contexts while files can be read, be confined, deliver."""
+    child = Child.boot(Process.DELIVERY)
+    assert isinstance(child.setup, m.DeliverySetup)
+    settings = child.setup.settings
+    certificates = {asset.name: read_certificate(fd) for asset, fd in child.assets if asset.kind == "cert"}
+    keys = child.peers[Process.KEYS]
+    try:
+        make_pump = make_pumps(settings, certificates, lambda: RemoteSigner(keys, Process.DELIVERY, child.fail))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line in the log
+        child.fail(f"TLS: {error}")
+    time.localtime()
+    delivery = Delivery(child.loop, child.log, settings, make_pump, time.time)
+    child.confine()
+    queue = child.channel(Process.QUEUE, {m.Deliver: delivery.deliver, m.DeliverFile: delivery.deliver_file})
+    lookup = child.channel(Process.LOOKUP, {m.Route: delivery.route})
+    control = child.channel(Process.CONTROL, {m.ShowStats: delivery.show_stats})
+    delivery.outcomes.send = queue.send
+    delivery.ask_lookup = lookup.send
+    delivery.answer_control = control.send
+
+    def drain(_message: m.Drain) -> None:
+        child.enter_drain()
+        delivery.drain()
+
+    def drained() -> None:
+        delivery.outcomes.flush()
+        child.parent.send(m.Drained())
+
+    delivery.drained = drained
+    delivery.agents.ask = delivery.dials.ask = lambda message: child.parent.send(message)
+    delivery.start()
+    child.serve(
+        {
+            m.Drain: drain,
+            m.AgentReady: delivery.agents.ready,
+            m.AgentRefused: delivery.agent_refused,
+            m.LmtpConnected: delivery.dials.connected,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

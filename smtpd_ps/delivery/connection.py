@@ -1,0 +1,291 @@
+"""One session with a server: the client machine driven over a stream.
+
+Runs in delivery; moves the bytes of a remote server into pure/smtp_client.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from errno import EIO
+from typing import Protocol, assert_never
+
+from smtpd_ps.delivery.dialer import TcpDial, UnixDials
+from smtpd_ps.delivery.tasks import Task
+from smtpd_ps.pure.relay_planner import Target
+from smtpd_ps.pure.smtp_client import SmtpClient
+from smtpd_ps.pure.smtp_client_body import BareLineEnd, Stuffer
+from smtpd_ps.pure.smtp_client_events import (
+    ClientOptions,
+    Event,
+    Finished,
+    Mail,
+    Ready,
+    Refused,
+    StartTls,
+    StreamBody,
+)
+from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.loop import Loop
+from smtpd_ps.runtime.stream import PlaintextWaiting, Pump, Stream, TlsError, TlsInfo
+
+CHUNK_BYTES = 131_072
+TLS_TROUBLE = "tls: "  # how Stream marks it
+
+
+class Owner(Protocol):
+    """The pool that a connection belongs to."""
+
+    def connection_ready(self, connection: "Connection") -> None:
+        """The session is set up and takes mail."""
+
+    def connection_finished(self, connection: "Connection", finished: Finished) -> None:
+        """A transaction is over; the connection may be idle again."""
+
+    def connection_closed(self, connection: "Connection", error: str) -> None:
+        """It is gone. `error` is "" where that is nobody's fault."""
+
+
+class Wiring:
+    """What every connection needs of its process."""
+
+    __slots__ = ("connect_timeout_secs", "dials", "io_timeout_secs", "log", "loop", "make_pump", "next_request")
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        dials: UnixDials,
+        make_pump: Callable[[str, bool, str], Pump],
+        next_request: Callable[[], int],
+        connect_timeout_secs: float,
+        io_timeout_secs: float,
+    ) -> None:
+        self.loop = loop
+        self.log = log
+        self.dials = dials
+        self.make_pump = make_pump  # of client certificate's name, whether to verify, host name
+        self.next_request = next_request
+        self.connect_timeout_secs = connect_timeout_secs
+        self.io_timeout_secs = io_timeout_secs
+
+
+class Connection:
+    """Dials at once. `established`: the session was set up. `deadline`: when the peer has been silent too long."""
+
+    __slots__ = (
+        "_at_bytes", "_body", "_dial", "_owner", "_pki", "_request", "_stream", "_stuffer", "_tls_use", "_wiring",
+        "client", "deadline", "error", "established", "last_used", "session", "source", "target", "tls_failed",
+    )  # fmt: skip
+
+    def __init__(
+        self, wiring: Wiring, owner: Owner, target: Target, options: ClientOptions, action: str, pki: str
+    ) -> None:
+        self._wiring = wiring
+        self._owner = owner
+        self._pki = pki
+        self.target = target
+        self.client = SmtpClient(options)
+        self.session = os.urandom(8).hex()
+        self.source = ""
+        self.established = False
+        self.tls_failed = False
+        self.last_used = now = wiring.loop.now()
+        self.deadline = now + wiring.connect_timeout_secs * 2  # the dial has its own
+        self._tls_use = options.tls
+        self.error = ""
+        self._stream: Stream | None = None
+        self._dial: TcpDial | None = None
+        self._request = 0
+        self._body: Task | None = None  # being streamed
+        self._at_bytes = 0  # of it
+        self._stuffer = Stuffer()
+        if target.address.startswith("/"):
+            self._request = wiring.next_request()
+            wiring.dials.dial(self._request, action, self._on_connected, self._on_dial_failed)
+        else:
+            wiring.log.info(
+                f"{self.session} mta connecting address={_scheme(options)}://{target.address}:{target.port} "
+                f"host={target.name}"
+            )
+            self._dial = TcpDial(
+                wiring.loop, target, wiring.connect_timeout_secs, self._on_connected, self._on_dial_failed
+            )
+
+    @property
+    def relay(self) -> str:
+        """`address (name)`, for logs and results."""
+        return f"{self.target.address} ({self.target.name})"
+
+    # Connecting.
+
+    def _on_connected(self, sock: socket.socket) -> None:
+        self._dial = None
+        loop = self._wiring.loop
+        self.deadline = loop.now() + self._wiring.io_timeout_secs
+        if sock.family != socket.AF_UNIX:
+            self.source = sock.getsockname()[0]
+            self._wiring.log.info(f"{self.session} mta connected")
+        self._stream = Stream(loop, sock, self._on_data, self._on_close)
+        self._stream.on_drained = self._more_body
+        if self._tls_use in ("implicit", "implicit-verify"):
+            self._start_tls(implicit=True)
+
+    def _on_dial_failed(self, text: str) -> None:
+        self._dial = None
+        self._owner.connection_closed(self, text)
+
+    def _start_tls(self, implicit: bool) -> None:
+        stream = self._stream
+        assert stream is not None
+        verify = self._tls_use in ("require-verify", "implicit-verify")
+        try:
+            pump = self._wiring.make_pump(self._pki, verify, self.target.name)
+            stream.start_tls(pump, self._on_tls, implicit=implicit)
+        except PlaintextWaiting as error:
+            self._give_up(str(error))  # an injection: no reason to go on without TLS
+        except TlsError as error:
+            self._give_up(f"{TLS_TROUBLE}{error}")
+
+    def _on_tls(self, info: TlsInfo) -> None:
+        self._wiring.log.info(f"{self.session} mta tls ciphers={info.version}:{info.cipher}:{info.bits}")
+        if self._tls_use not in ("implicit", "implicit-verify"):
+            self._handle(self.client.tls_started())
+
+    # The session.
+
+    def give(self, mail: Mail) -> None:
+        """Send a message; only while the client accepts one."""
+        self.deadline = self._wiring.loop.now() + self._wiring.io_timeout_secs
+        self._handle(self.client.send(mail))
+
+    def _on_data(self, data: bytes) -> None:
+        self.deadline = self._wiring.loop.now() + self._wiring.io_timeout_secs
+        self._handle(self.client.receive(data))
+
+    def _handle(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case Finished():
+                    self.last_used = self._wiring.loop.now()
+                    self._owner.connection_finished(self, event)
+                case StreamBody():
+                    self._begin_body(event.mail)
+                case Ready():
+                    self.established = True
+                    self._owner.connection_ready(self)
+                case StartTls():
+                    self._flush()
+                    self._start_tls(implicit=False)
+                case Refused():
+                    self._flush()
+                    self.error = self.error or event.text
+                    if self._stream is not None:
+                        self._stream.close_when_sent()
+                case _:
+                    assert_never(event)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._stream is not None and (data := self.client.take_output()):
+            self._stream.write(data)
+
+    # A body in a file.
+
+    def _begin_body(self, mail: Mail) -> None:
+        assert isinstance(mail.task, Task)
+        self._body = mail.task
+        self._at_bytes = 0
+        self._stuffer = Stuffer()
+        self._flush()
+        if mail.prefix and self._stream is not None:
+            self._stream.write(self._stuffer.feed(mail.prefix))
+        else:
+            self._more_body()
+
+    def _more_body(self) -> None:
+        """All written so far has left: the peer reads, and there is room for more."""
+        self.deadline = self._wiring.loop.now() + self._wiring.io_timeout_secs
+        data = b""
+        while self._body is not None and not data:
+            try:
+                data = self._next_piece(self._body)
+            except BareLineEnd:
+                self._handle(self.client.refuse_body())
+                self.abort()
+            except OSError as error:
+                self._give_up(f"cannot read the message: {os.strerror(error.errno or 0)}")
+        if data and self._stream is not None:
+            self._stream.write(data)
+            self._flush()
+
+    def _next_piece(self, task: Task) -> bytes:
+        left_bytes = task.job.size_bytes - self._at_bytes
+        if not left_bytes:
+            self._body = None
+            self.client.body_sent()
+            return self._stuffer.finish()
+        # Other tasks may share the descriptor's offset, so every read says where.
+        chunk = os.pread(task.fd, min(CHUNK_BYTES, left_bytes), self._at_bytes)
+        if not chunk:
+            raise OSError(EIO, "the stored message is shorter than it was")
+        self._at_bytes += len(chunk)
+        return self._stuffer.feed(chunk)
+
+    # The end.
+
+    def quit(self) -> None:
+        """Leave politely."""
+        self.client.quit()
+        self._flush()
+        if self._stream is not None:
+            self._stream.close_when_sent()
+        else:
+            self.abort("")
+
+    def check_deadline(self, now: float) -> None:
+        """Give up on a peer that has been silent for too long."""
+        if now >= self.deadline and not self.client.idle:
+            self._give_up("Connection timeout")
+
+    def _give_up(self, error: str) -> None:
+        self.error = self.error or error
+        self.abort(error)
+
+    def abort(self, error: str = "") -> None:
+        """End it now."""
+        self.error = self.error or error
+        if self._stream is not None:
+            self._stream.abort()
+            return
+        if self._dial is not None:
+            self._dial.cancel()
+        self._wiring.dials.cancel(self._request)
+        self._owner.connection_closed(self, self.error)
+
+    def _on_close(self, reason: str) -> None:
+        if (reason or self.error).startswith(TLS_TROUBLE):
+            self.tls_failed = True
+        unexpected = not self.client.dead
+        error = self.error or reason or ("Connection closed unexpectedly" if unexpected else "")
+        self._body = None
+        self._stream = None
+        for event in self.client.lost(error):
+            if isinstance(event, Finished):
+                self._owner.connection_finished(self, event)
+        if self.source:
+            why = error or "quit"
+            self._wiring.log.info(f"{self.session} mta disconnected reason={why} messages={self.client.mails}")
+        self._owner.connection_closed(self, error)
+
+
+def _scheme(options: ClientOptions) -> str:
+    if options.lmtp:
+        return "lmtp"
+    return {
+        "opportunistic": "smtp",
+        "require": "smtp+tls",
+        "require-verify": "smtp+tls",
+        "never": "smtp+notls",
+        "implicit": "smtps",
+        "implicit-verify": "smtps",
+    }[options.tls]

@@ -1,0 +1,235 @@
+"""The connections of one route, and the mail that waits for them.
+
+Runs in delivery. A route is an action and, for relaying by MX, a destination domain. Connections
+are kept and used again; a new one is opened only while mail waits, by what relay_planner says.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
+from smtpd_ps.contract.values import Recipient, Status
+from smtpd_ps.delivery.connection import Connection, Wiring
+from smtpd_ps.delivery.outcomes import Outcomes
+from smtpd_ps.delivery.tasks import MAX_TRIES, Task
+from smtpd_ps.pure.delivery_headers import local_headers
+from smtpd_ps.pure.relay_planner import Exhausted, Servers, Target, Wait, choose
+from smtpd_ps.pure.smtp_client_events import Answer, ClientOptions, Finished, Mail
+
+
+class Pool:
+    """One route. `targets` is None until they are known; tasks wait for them here too."""
+
+    def __init__(
+        self, wiring: Wiring, settings: DeliverySettings, action: ActionSettings, servers: Servers, outcomes: Outcomes
+    ) -> None:
+        self._wiring = wiring
+        self._settings = settings
+        self._servers = servers
+        self._outcomes = outcomes
+        self.action = action
+        self.lmtp = action.kind == "lmtp"
+        self.waiting: deque[Task] = deque()
+        self.connections: list[Connection] = []
+        self.targets: tuple[Target, ...] | None = None
+        self.expires = 0.0  # of the targets
+        self.user = ""
+        self.password = ""
+        self.draining = False
+        self.starved = False  # mail waits, and every server has all the connections it may have
+
+    # Mail and routes.
+
+    def add(self, task: Task) -> None:
+        """Deliver `task` when there is a connection for it."""
+        self.waiting.append(task)
+        self.pump_soon()
+
+    def route(self, targets: Sequence[Target], expires: float, user: str = "", password: str = "") -> None:
+        """Where this route goes until `expires`."""
+        self.targets = tuple(targets)
+        self.expires = expires
+        self.user, self.password = user, password
+        self.pump_soon()
+
+    def fail(self, status: Status, text: str) -> None:
+        """End all that waits."""
+        waiting, self.waiting = self.waiting, deque()
+        for task in waiting:
+            self._outcomes.ended(task, status, text)
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing goes on here."""
+        return not self.waiting and not self.connections
+
+    @property
+    def busy(self) -> int:
+        """How many connections have a message under way."""
+        return sum(1 for each in self.connections if each.established and not each.client.idle)
+
+    # Matching mail to connections.
+
+    def pump_soon(self) -> None:
+        """Look at what waits when this turn ends."""
+        self._wiring.loop.at_turn_end(self.pump)
+
+    def pump(self) -> None:
+        """Give what waits to connections with room, the idle ones first, and open more where it pays."""
+        if self.draining or self.targets is None:
+            return
+        waiting = self.waiting
+        if waiting:
+            for connection in self.connections:
+                if connection.client.idle and waiting:
+                    self._use(connection)
+        # Behind a message under way only when there is plenty: a slow server must not hold up one
+        # message while another connection has nothing to do.
+        if len(waiting) >= len(self.connections):
+            for connection in self.connections:
+                if waiting and connection.client.accepts_mail and self._has_room(connection):
+                    connection.give(self._mail(waiting.popleft()))
+        if waiting:
+            self._open_more()
+
+    def _has_room(self, connection: Connection) -> bool:
+        return connection.client.mails < self._settings.max_mails_per_connection
+
+    def _use(self, connection: Connection) -> None:
+        while self.waiting and connection.client.idle:  # a message may be refused without being sent
+            if not self._has_room(connection):
+                connection.quit()
+                return
+            connection.give(self._mail(self.waiting.popleft()))
+
+    def _open_more(self) -> None:
+        opening = sum(1 for each in self.connections if not each.established)
+        self.starved = False
+        while len(self.waiting) > opening and len(self.connections) < self._settings.max_connections_per_route:
+            now = self._wiring.loop.now()
+            match choose(self.targets or (), self._servers, now):
+                case Target() as target:
+                    self._open(target, now)
+                    opening += 1
+                case Wait():
+                    self.starved = True
+                    return
+                case Exhausted() as exhausted:
+                    if not self.connections:
+                        self.fail(Status.TEMPFAIL, exhausted.text)
+                    return
+
+    def _open(self, target: Target, now: float) -> None:
+        options = ClientOptions(
+            helo=self.action.relay_helo or self._settings.hostname,
+            lmtp=target.lmtp,
+            tls=self._servers.tls_use(target, now),
+            user=self.user,
+            password=self.password,
+        )
+        self._servers.opened(target)
+        self.connections.append(
+            Connection(self._wiring, self, target, options, self.action.name, self.action.relay_pki)
+        )
+
+    def _mail(self, task: Task) -> Mail:
+        job = task.job
+        prefix = b""
+        if self.lmtp:
+            prefix = local_headers(job.sender, task.recipients[0].dest)
+            names = [r.dest if self.action.lmtp_rcpt_to else r.user for r in task.recipients]
+        else:
+            names = [r.dest for r in task.recipients]
+        return Mail(
+            self.action.relay_mail_from if self.action.relay_mail_from and job.sender else job.sender,
+            names,
+            None if task.fd >= 0 else job.body,
+            job.size_bytes + len(prefix),
+            job.eight_bit,
+            [r.dsn for r in task.recipients],
+            task,
+            prefix,
+        )
+
+    # What connections report.
+
+    def connection_ready(self, connection: Connection) -> None:
+        """A session is set up."""
+        self._servers.worked(connection.target)
+        self.pump_soon()
+
+    def connection_finished(self, connection: Connection, finished: Finished) -> None:
+        """A transaction is over: report what was decided, try the rest again."""
+        task = finished.mail.task
+        assert isinstance(task, Task)
+        rest: list[Recipient] = []
+        answers = finished.answers
+        some_taken = any(answer is not None and answer[0] is Status.OK for answer in answers)
+        for recipient, answer in zip(task.recipients, answers, strict=True):
+            if answer is None or (some_taken and _is_too_many(answer)):
+                rest.append(recipient)
+            else:
+                self._report(connection, task, recipient, answer, finished.dsn_passed)
+        task.recipients = rest
+        if not rest:
+            task.close()
+        elif some_taken:
+            self.waiting.appendleft(task)
+        else:
+            self._again(task, connection)
+        self.pump_soon()
+
+    def _again(self, task: Task, connection: Connection) -> None:
+        task.tries += 1
+        if task.tries < MAX_TRIES:
+            self.waiting.appendleft(task)
+            return
+        for recipient in task.recipients:
+            self._report(connection, task, recipient, (Status.TEMPFAIL, connection.error), False)
+        task.close()
+
+    def _report(
+        self, connection: Connection, task: Task, recipient: Recipient, answer: Answer, dsn_passed: bool
+    ) -> None:
+        status, text = answer
+        if self.lmtp:
+            self._outcomes.delivered(connection.session, task, recipient, status, text)
+        else:
+            self._outcomes.relayed(
+                connection.session, task, recipient, status, text, connection.source, connection.relay, dsn_passed
+            )
+
+    def connection_closed(self, connection: Connection, error: str) -> None:
+        """A connection is gone; where it never came to a session, its server has failed."""
+        now = self._wiring.loop.now()
+        self.connections.remove(connection)
+        self._servers.closed(connection.target)
+        if not connection.established:
+            if connection.tls_failed and connection.target.tls == "opportunistic":
+                self._servers.tls_broken(connection.target, now)
+            else:
+                self._servers.failed(connection.target, error or "Connection closed unexpectedly", now)
+        self.pump_soon()
+
+    # Once a second.
+
+    def sweep(self, now: float) -> None:
+        """End sessions that nobody needs, and those whose server is silent."""
+        for connection in list(self.connections):
+            connection.check_deadline(now)
+            if connection.client.idle and now - connection.last_used >= self._settings.keepalive_secs:
+                connection.quit()
+
+    def drain(self) -> None:
+        """Finish what is under way and begin nothing."""
+        self.draining = True
+        for connection in list(self.connections):
+            if not connection.established:
+                connection.abort()
+            elif connection.client.idle:
+                connection.quit()
+
+
+def _is_too_many(answer: Answer) -> bool:
+    """RFC 5321 4.5.3.1.10: 452 to a RCPT after others were taken means "in the next transaction"."""
+    return answer[0] is Status.TEMPFAIL and answer[1].startswith("452")

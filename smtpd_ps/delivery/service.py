@@ -1,0 +1,232 @@
+"""Delivery: jobs of queue in, outcomes back; each goes to its route's connections or its user's agent.
+
+Runs in delivery. Everything that asks another process does it through a callable set before the
+loop runs, so that tests drive this class without processes.
+"""
+
+import itertools
+import os
+from collections.abc import Callable
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
+from smtpd_ps.contract.values import Job, Recipient, Status
+from smtpd_ps.delivery.agent_pool import AgentPool
+from smtpd_ps.delivery.connection import Wiring
+from smtpd_ps.delivery.dialer import UnixDials
+from smtpd_ps.delivery.outcomes import Outcomes
+from smtpd_ps.delivery.pool import Pool
+from smtpd_ps.delivery.tasks import Task, previous_deliveries, share_fd
+from smtpd_ps.delivery.tls_clients import MakePump
+from smtpd_ps.pure.lmtp_destination import parse_destination
+from smtpd_ps.pure.relay_planner import Servers, targets_of
+from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.loop import Loop
+
+SWEEP_SECS = 1.0
+DRAIN_SECS = 10.0
+FOREVER = float("inf")
+LOOP_TEXT = "554 5.4.6 Loop detected"
+
+Key = tuple[str, str]  # action, domain ("" where the action names hosts)
+
+
+class Delivery:
+    """The whole process but its sockets to others."""
+
+    def __init__(
+        self, loop: Loop, log: Log, settings: DeliverySettings, make_pump: MakePump, clock: Callable[[], float]
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self._settings = settings
+        self._actions = {action.name: action for action in settings.actions}
+        self._numbers = itertools.count(1)
+        self.outcomes = Outcomes(loop, log, clock)
+        self.dials = UnixDials()
+        self.agents = AgentPool(loop, settings, self.outcomes, self._next_number)
+        self._wiring = Wiring(
+            loop, log, self.dials, make_pump, self._next_number, settings.connect_timeout_secs, settings.io_timeout_secs
+        )
+        self._servers = Servers(settings.max_connections_per_host)
+        self._pools: dict[Key, Pool] = {}
+        self._asked: dict[int, Pool] = {}
+        self._asking: set[Pool] = set()
+        self.ask_lookup: Callable[[m.RouteQuery], None] | None = None  # these three: set before the loop runs
+        self.answer_control: Callable[[m.Message], None] | None = None
+        self.drained: Callable[[], None] | None = None
+        self._draining = False
+        self._done = False
+        self._drain_ends = 0.0
+
+    def _next_number(self) -> int:
+        return next(self._numbers) & 0xFFFFFFFF
+
+    def start(self) -> None:
+        """Begin to look after connections; once, before the loop runs."""
+        self._loop.call_later(SWEEP_SECS, self._sweep)
+
+    # Jobs.
+
+    def deliver(self, message: m.Deliver) -> None:
+        """A batch with small bodies."""
+        for job in message.jobs:
+            self._take(job, -1)
+
+    def deliver_file(self, message: m.DeliverFile, fd: int) -> None:
+        """One job whose body is in a file."""
+        self._take(message.job, fd)
+
+    def _take(self, job: Job, fd: int) -> None:
+        action = self._actions.get(job.action)
+        if self._draining or action is None:
+            if action is None:  # configuration and queue disagree: the mail waits until they do again
+                task = Task(job, ActionSettings(job.action, "relay"), list(job.recipients), fd)
+                self.outcomes.ended(task, Status.TEMPFAIL, "451 4.3.5 The action of this message does not exist")
+            elif fd >= 0:
+                os.close(fd)
+            return
+        if action.kind == "relay":
+            self._relay(Task(job, action, list(job.recipients), fd))
+        else:
+            self._deliver_here(job, action, fd)
+
+    def _relay(self, task: Task) -> None:
+        action = task.action
+        domain = "" if action.relay_hosts else task.recipients[0].dest.rpartition("@")[2].lower()
+        pool = self._pool(action, domain)
+        pool.add(task)
+
+    def _deliver_here(self, job: Job, action: ActionSettings, fd: int) -> None:
+        seen = previous_deliveries(job, fd)
+        groups: list[list[Recipient]] = []
+        by_dest: dict[str, list[Recipient]] = {}
+        for recipient in job.recipients:
+            if seen and recipient.dest.lower().encode() in seen:
+                self.outcomes.ended(Task(job, action, [recipient]), Status.LOOP, LOOP_TEXT)
+            elif action.kind != "lmtp":
+                groups.append([recipient])
+            elif recipient.dest in by_dest:
+                by_dest[recipient.dest].append(recipient)  # one Delivered-To, so one transaction
+            else:
+                groups.append(by_dest.setdefault(recipient.dest, [recipient]))
+        add = self._pool(action, "").add if action.kind == "lmtp" else self.agents.add
+        for group in groups[1:]:
+            add(Task(job, action, group, share_fd(fd)))
+        if groups:
+            add(Task(job, action, groups[0], fd))
+        elif fd >= 0:
+            os.close(fd)
+
+    # Routes.
+
+    def _pool(self, action: ActionSettings, domain: str) -> Pool:
+        key = (action.name, domain)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = Pool(self._wiring, self._settings, action, self._servers, self.outcomes)
+            self._pools[key] = pool
+            if action.kind == "lmtp" and (target := parse_destination(action.lmtp_destination)) is not None:
+                pool.route([target], FOREVER)
+        if pool.expires < self._loop.now() and pool not in self._asking:
+            query = self._next_number()
+            self._asked[query] = pool
+            self._asking.add(pool)
+            assert self.ask_lookup is not None
+            self.ask_lookup(m.RouteQuery(query, action.name, domain))
+        return pool
+
+    def route(self, message: m.Route) -> None:
+        """Lookup's answer."""
+        pool = self._asked.pop(message.query, None)
+        if pool is None:
+            self._log.warning("lookup answered a route that was not asked for")
+            return
+        self._asking.discard(pool)
+        lmtp = pool.lmtp
+        targets = targets_of(message.hosts, "never" if lmtp else pool.action.relay_tls, lmtp)
+        if targets:
+            pool.route(targets, self._loop.now() + message.ttl_secs, message.user, message.password)
+            return
+        pool.targets = None
+        text = message.text or "451 4.4.3 No host to deliver to was found"
+        pool.fail(Status.TEMPFAIL if message.temporary or not message.text else Status.PERMFAIL, text)
+
+    # The parent's answers.
+
+    def agent_refused(self, message: m.AgentRefused) -> None:
+        """No agent, or no LMTP socket."""
+        if not self.agents.refused(message) and not self.dials.refused(message):
+            self._log.warning("the parent refused what was not asked for")
+
+    # Once a second.
+
+    def _sweep(self) -> None:
+        now = self._loop.now()
+        for key, pool in list(self._pools.items()):
+            pool.sweep(now)
+            if pool.starved:
+                pool.pump_soon()
+            if pool.unused and pool.expires < now and pool not in self._asking:
+                del self._pools[key]
+        self.agents.sweep(now)
+        self._servers.sweep(now)
+        if self._draining:
+            self._check_drained()
+        self._loop.call_later(SWEEP_SECS, self._sweep)
+
+    # The end.
+
+    def drain(self) -> None:
+        """Finish what is under way; what waits stays with queue, unanswered."""
+        self._draining = True
+        self._drain_ends = self._loop.now() + DRAIN_SECS
+        for pool in self._pools.values():
+            pool.drain()
+        self.agents.drain()
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._done:
+            return
+        busy = self.agents.busy + sum(pool.busy for pool in self._pools.values())
+        if busy and self._loop.now() < self._drain_ends:
+            self._loop.call_later(0.05, self._check_drained)
+            return
+        self._done = True
+        assert self.drained is not None
+        self._loop.at_turn_end(self.drained)
+
+    # The operator.
+
+    def show_stats(self, message: m.ShowStats) -> None:
+        """Counters under OpenSMTPD's names (QUIRKS 49)."""
+        assert self.answer_control is not None
+        self.answer_control(m.Counters(message.client, tuple(sorted(self.counters().items()))))
+        self.answer_control(m.Done(message.client, True))
+
+    def counters(self) -> dict[str, int]:
+        """What is going on now."""
+        relays = [pool for pool in self._pools.values() if not pool.lmtp]
+        mailboxes = [pool for pool in self._pools.values() if pool.lmtp]
+        sessions = sum(len(pool.connections) for pool in relays)
+        tasks = sum(len(pool.waiting) for pool in relays)
+        busy = sum(pool.busy for pool in relays)
+        local_waiting = self.agents.waiting + sum(len(pool.waiting) for pool in mailboxes)
+        local_busy = self.agents.busy + sum(pool.busy for pool in mailboxes)
+        return {
+            "mda.envelope": local_waiting + local_busy,
+            "mda.pending": local_waiting,
+            "mda.running": local_busy,
+            "mda.user": len(self.agents.agents),
+            "mta.connector": len(relays),
+            "mta.domain": len({key[1] for key, pool in self._pools.items() if not pool.lmtp}),
+            "mta.envelope": busy + sum(len(task.recipients) for pool in relays for task in pool.waiting),
+            "mta.host": len(self._servers),
+            "mta.relay": len(relays),
+            "mta.route": sum(len(pool.targets or ()) for pool in relays),
+            "mta.session": sessions,
+            "mta.source": len({c.source for pool in relays for c in pool.connections if c.source}),
+            "mta.task": tasks + busy,
+            "mta.task.running": busy,
+        }

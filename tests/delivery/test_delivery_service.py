@@ -1,0 +1,494 @@
+"""Delivery as a whole, against a small server in a thread; the other processes are fakes."""
+
+import contextlib
+import os
+import socket
+import time
+
+import pytest
+from delivery_sink import Script, Sink
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
+from smtpd_ps.contract.values import Dsn, Job, Process, Recipient, Result, RouteHost, Status
+from smtpd_ps.delivery.service import Delivery
+from smtpd_ps.delivery.tls_clients import make_pumps
+from smtpd_ps.runtime.channel import Channel
+from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.loop import Loop
+
+BODY = b"From: a@sender.test\r\nSubject: x\r\n\r\nhello\r\n.dot\r\n"
+
+
+BENCHES: list["Bench"] = []
+
+
+@pytest.fixture(autouse=True)
+def end_benches():
+    yield
+    for bench in BENCHES:
+        bench.close()
+    BENCHES.clear()
+
+
+class Bench:
+    """A Delivery with fakes around it."""
+
+    def __init__(self, *actions: ActionSettings, **settings) -> None:
+        BENCHES.append(self)
+        self.loop = Loop()
+        self.log = Log(Process.DELIVERY, foreground=True)
+        slice_ = DeliverySettings("client.test", actions, (), **settings)
+        self.delivery = Delivery(self.loop, self.log, slice_, make_pumps(slice_, {}, lambda: None), lambda: 1005.0)
+        self.results: list[Result] = []
+        self.queries: list[m.RouteQuery] = []
+        self.asked: list[m.Message] = []
+        self.drained = False
+        self.answers: list[m.Message] = []
+        d = self.delivery
+        d.outcomes.send = lambda outcome: self.results.extend(outcome.results)
+        d.ask_lookup = self.queries.append
+        d.answer_control = self.answers.append
+        d.agents.ask = d.dials.ask = self.asked.append
+        d.drained = lambda: setattr(self, "drained", True)
+        self.hosts: list[RouteHost] = []
+
+    def close(self) -> None:
+        self.delivery.drain()
+        for pool in self.delivery._pools.values():
+            for connection in list(pool.connections):
+                connection.abort()
+        for agent in list(self.delivery.agents.agents.values()):
+            if agent.channel is not None:
+                agent.channel.close()
+
+    def until(self, condition, secs: float = 5.0) -> None:
+        deadline = time.monotonic() + secs
+        while not condition():
+            assert time.monotonic() < deadline, (self.results, self.asked, self.queries)
+            self.loop.turn(0.05)
+
+    def route(self, *hosts: RouteHost, **more) -> None:
+        for query in self.queries:
+            self.delivery.route(m.Route(query.query, hosts, 60, **more))
+        self.queries.clear()
+
+    def job(
+        self,
+        *rcpts: str,
+        action: str = "send",
+        body: bytes = BODY,
+        sender: str = "a@sender.test",
+        number=1,
+        user: str = "",
+        dsn: Dsn = Dsn(),
+    ) -> Job:  # noqa: B008 - frozen
+        recipients = tuple(
+            Recipient((number << 32) | at, r, r, user or r.split("@")[0], dsn) for at, r in enumerate(rcpts, 1)
+        )
+        return Job(number, action, sender, recipients, 1000, len(body), False, body)
+
+    def run(self, *jobs: Job, count: int = 0) -> dict[int, Result]:
+        self.delivery.deliver(m.Deliver(jobs))
+        wanted = count or sum(len(job.recipients) for job in jobs)
+        self.until(lambda: len(self.results) >= wanted)
+        return {result.evpid: result for result in self.results}
+
+
+@pytest.fixture
+def sinks():
+    with contextlib.ExitStack() as stack:
+
+        def make(path: str = "", **script) -> Sink:
+            sink = Sink(Script(**script), path)
+            stack.callback(sink.close)
+            return sink
+
+        yield make
+
+
+def host(sink: Sink, **more) -> RouteHost:
+    return RouteHost("sink.test", ("127.0.0.1",), sink.port, **more)
+
+
+SEND = ActionSettings("send", "relay")
+
+
+def relay(sink: Sink, **more) -> Bench:
+    bench = Bench(ActionSettings("send", "relay", relay_hosts=("smtp://sink.test",), **more))
+    bench.hosts = [host(sink)]
+    return bench
+
+
+def test_a_message_is_relayed_and_its_outcome_told(sinks):
+    """Route is asked once, the body arrives unchanged, the server's reply is the outcome's text."""
+    sink = sinks()
+    bench = Bench(SEND)
+    bench.delivery.deliver(m.Deliver((bench.job("x@dest.test", "y@dest.test"),)))
+    assert [(q.action, q.domain) for q in bench.queries] == [("send", "dest.test")]
+    bench.route(host(sink))
+    bench.until(lambda: len(bench.results) == 2)
+    assert {r.status for r in bench.results} == {Status.OK}
+    assert bench.results[0].text == "250 2.0.0 stored"
+    assert bench.results[0].relay == "127.0.0.1 (sink.test)"
+    assert sink.messages == [(b"MAIL FROM:<a@sender.test> SIZE=%d" % len(BODY), [b"x@dest.test", b"y@dest.test"], BODY)]
+
+
+def test_commands_leave_in_one_write_and_body_with_dot_in_one(sinks):
+    """With PIPELINING: MAIL, RCPT, DATA are one segment; the body and the final dot one more."""
+    sink = sinks()
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@dest.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    head, body = sink.chunks[1:3]
+    assert head.startswith(b"MAIL") and head.endswith(b"DATA\r\n")
+    assert body.endswith(b"..dot\r\n.\r\n")
+
+
+@pytest.mark.parametrize("offers", [(b"PIPELINING", b"SIZE"), ()])
+def test_many_messages_share_connections(sinks, offers):
+    """200 messages over at most five connections, every one delivered once, each to its recipient."""
+    sink = sinks(offers=offers)
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver(tuple(bench.job(f"r{n}@dest.test", number=n) for n in range(1, 51))))
+    bench.route(*bench.hosts)
+    for start in (51, 101, 151):
+        bench.delivery.deliver(m.Deliver(tuple(bench.job(f"r{n}@d.test", number=n) for n in range(start, start + 50))))
+    bench.until(lambda: len(bench.results) >= 200)
+    assert len({r.evpid for r in bench.results}) == 200
+    assert sorted(m_[1][0].split(b"@")[0] for m_ in sink.messages) == sorted(b"r%d" % n for n in range(1, 201))
+    assert sink.sessions <= 5
+
+
+def test_recipients_are_answered_one_by_one(sinks):
+    """A refused recipient gets its own status; the others are delivered."""
+    sink = sinks(rcpt={b"no@d.test": b"550 5.1.1 no such user\r\n", b"wait@d.test": b"450 4.2.1 busy\r\n"})
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("yes@d.test", "no@d.test", "wait@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: len(bench.results) == 3)
+    told = {r.evpid & 0xFF: (r.status, r.text) for r in bench.results}
+    assert told == {
+        1: (Status.OK, "250 2.0.0 stored"),
+        2: (Status.PERMFAIL, "550 5.1.1 no such user"),
+        3: (Status.TEMPFAIL, "450 4.2.1 busy"),
+    }
+
+
+def test_the_next_host_is_tried_after_a_refused_connection(sinks):
+    """Hosts are tried in their order; one that is down or greets with 554 does not hold up the mail."""
+    sink, sulky = sinks(), sinks(banner=b"554 go away\r\n")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    bench = Bench(SEND)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(RouteHost("down", ("127.0.0.1",), port, 1), host(sulky, preference=5), host(sink, preference=10))
+    bench.until(lambda: bench.results)
+    assert bench.results[0].status is Status.OK
+    assert len(sink.messages) == 1
+
+
+def test_when_all_hosts_fail_the_mail_waits_in_queue(sinks):
+    """Every host refused: TEMPFAIL with the reason, never a bounce; also for mail that comes right afterwards."""
+    sulky = sinks(banner=b"554 5.3.2 go away\r\n")
+    bench = Bench(SEND)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(host(sulky))
+    bench.until(lambda: bench.results)
+    bench.run(bench.job("y@d.test", number=2), count=2)
+    assert [r.status for r in bench.results] == [Status.TEMPFAIL] * 2
+    assert bench.results[0].text == "554 5.3.2 go away (127.0.0.1)"
+    assert sulky.sessions == 1
+
+
+def test_no_route_says_why(sinks):
+    """A Route without hosts ends the waiting mail as lookup says: for good or for now."""
+    bench = Bench(SEND)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(text="550 5.1.2 no such domain")
+    bench.until(lambda: bench.results)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test", number=2),)))
+    bench.route(text="451 4.4.3 no answer", temporary=True)
+    bench.until(lambda: len(bench.results) == 2)
+    assert [(r.status, r.text) for r in bench.results] == [
+        (Status.PERMFAIL, "550 5.1.2 no such domain"),
+        (Status.TEMPFAIL, "451 4.4.3 no answer"),
+    ]
+
+
+def test_a_kept_connection_that_was_closed_costs_nothing(sinks):
+    """A server that closes after each message: the next one goes out over a new connection at once."""
+    sink = sinks(end_before_close=1)
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    for number in (2, 3, 4):
+        bench.run(bench.job("x@d.test", number=number), count=number)
+    assert [r.status for r in bench.results] == [Status.OK] * 4
+
+
+def test_a_connection_lost_after_the_dot_is_temporary(sinks):
+    """Nobody knows whether the message was taken: it is tried again later, once."""
+    sink = sinks(end=None)
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert bench.results[0].status is Status.TEMPFAIL
+    assert sink.sessions == 1
+
+
+def test_a_server_that_always_hangs_up_at_mail_ends_the_attempt(sinks):
+    """A connection lost before the dot is tried again, three times at most."""
+    sink = sinks(mail=None)
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert (bench.results[0].status, sink.sessions) == (Status.TEMPFAIL, 3)
+
+
+def test_broken_opportunistic_tls_falls_back_to_plain_text(sinks):
+    """STARTTLS offered but broken: a new connection without TLS delivers."""
+    sink = sinks(break_tls=True)
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert (bench.results[0].status, sink.sessions) == (Status.OK, 2)
+
+
+def test_required_tls_never_falls_back(sinks):
+    """With `tls` the mail waits rather than go out in plain text: not offered, or broken."""
+    for script in ({}, {"break_tls": True}):
+        sink = sinks(**script)
+        bench = relay(sink, relay_tls="require")
+        bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+        bench.route(*bench.hosts)
+        bench.until(lambda bench=bench: bench.results)
+        assert bench.results[0].status is Status.TEMPFAIL
+        assert not any(c.startswith(b"MAIL") for c in sink.commands)
+
+
+def test_a_large_body_is_streamed_from_its_descriptor(sinks, tmp_path):
+    """A body in a file arrives whole, and its descriptor is closed afterwards."""
+    sink = sinks()
+    bench = relay(sink)
+    body = b"Subject: big\r\n\r\n" + b".line of text\r\n" * 50_000
+    path = tmp_path / "body"
+    path.write_bytes(body)
+    fd = os.open(path, os.O_RDONLY)
+    job = Job(7, "send", "a@b.c", (Recipient(7 << 32, "x@d.test", "x@d.test", "", Dsn()),), 1000, len(body), False)
+    bench.delivery.deliver_file(m.DeliverFile(job), fd)
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert bench.results[0].status is Status.OK
+    assert sink.messages[0][2] == body
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_a_body_with_a_bare_line_feed_is_never_sent(sinks):
+    """A spool entry changed by someone else is refused for good, and no dot ends it at the server."""
+    sink = sinks()
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test", body=b"Subject: x\r\n\r\na\n.\nMAIL FROM:<evil@x>\r\n"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert bench.results[0].status is Status.PERMFAIL
+    assert sink.messages == []
+
+
+LMTP = ActionSettings("receive", "lmtp", lmtp_destination="/run/lmtp", lmtp_rcpt_to=True)
+
+
+def unix_lmtp(sinks, tmp_path, action=LMTP, **script):
+    path = str(tmp_path / "lmtp")
+    sink = sinks(path, lmtp=True, **script)
+    bench = Bench(action)
+
+    def answer(message) -> None:
+        assert message == m.LmtpConnect(message.request, "receive")
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        bench.loop.call_soon(lambda: bench.delivery.dials.connected(m.LmtpConnected(message.request), sock.detach()))
+
+    bench.delivery.dials.ask = answer
+    return bench, sink
+
+
+def test_lmtp_over_the_parents_socket(sinks, tmp_path):
+    """LHLO, the address with rcpt-to, and the local headers first; each destination its own copy."""
+    bench, sink = unix_lmtp(sinks, tmp_path)
+    results = bench.run(bench.job("John@d.test", "b@d.test", action="receive", user="cyrus"))
+    assert {r.status for r in results.values()} == {Status.OK}
+    assert sink.commands[0] == b"LHLO client.test"
+    assert sorted((rcpts, body) for _s, rcpts, body in sink.messages) == [
+        ([name], b"Return-Path: <a@sender.test>\r\nDelivered-To: " + name + b"\r\n" + BODY)
+        for name in (b"John@d.test", b"b@d.test")
+    ]
+
+
+def test_lmtp_without_rcpt_to_names_the_user(sinks, tmp_path):
+    """RCPT is the user, two users behind one address share a transaction and are answered one by one."""
+    action = ActionSettings("receive", "lmtp", lmtp_destination="/run/lmtp")
+    bench, sink = unix_lmtp(sinks, tmp_path, action, end=b"250 2.0.0 in\r\n")
+    rcpts = tuple(Recipient(5 << 32 | n, "list@d.test", "list@d.test", f"user{n}", Dsn()) for n in (1, 2))
+    bench.run(Job(5, "receive", "", rcpts, 1000, len(BODY), False, BODY))
+    assert [(r, b) for _s, r, b in sink.messages] == [([b"user1", b"user2"], b"Delivered-To: list@d.test\r\n" + BODY)]
+    assert [r.status for r in bench.results] == [Status.OK, Status.OK]
+
+
+def test_lmtp_socket_refused_by_the_parent():
+    """No socket: the mail waits, with the parent's words."""
+    bench = Bench(LMTP)
+    bench.delivery.dials.ask = lambda message: bench.loop.call_soon(
+        lambda: bench.delivery.agent_refused(m.AgentRefused(message.request, True, "No such file or directory"))
+    )
+    bench.run(bench.job("x@d.test", action="receive"))
+    assert bench.results[0].status is Status.TEMPFAIL
+    assert "No such file" in bench.results[0].text
+
+
+def test_a_delivered_to_of_the_same_address_is_a_loop(sinks, tmp_path):
+    """Compared without case, for local delivery only."""
+    bench, sink = unix_lmtp(sinks, tmp_path)
+    body = b"delivered-TO:  X@D.test\r\n" + BODY
+    results = bench.run(bench.job("x@d.test", "y@d.test", action="receive", body=body))
+    assert [results[1 << 32 | n].status for n in (1, 2)] == [Status.LOOP, Status.OK]
+    assert len(sink.messages) == 1
+
+
+MAILDIR = ActionSettings("box", "maildir")
+
+
+class FakeAgent:
+    """The other end of an agent's channel."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.jobs: list = []
+        ours, theirs = socket.socketpair()
+        handlers = {m.AgentJob: self.take, m.AgentJobFile: self.take}
+        self.closed = False
+        self.channel = Channel(bench.loop, ours, Process.AGENT, Process.DELIVERY, handlers, self._closed)
+        self.fd = theirs.detach()
+        self.answer = True
+
+    def _closed(self, _why: str) -> None:
+        self.closed = True
+
+    def take(self, job, *fds) -> None:
+        self.jobs.append(job)
+        for fd in fds:
+            os.close(fd)
+        if self.answer:
+            self.channel.send(m.AgentResult(job.job, Status.OK, "Delivered"))
+
+
+def test_an_agent_serves_all_mail_of_its_user(sinks):
+    """One AgentStart for a user and action; results come back as the agent gives them."""
+    bench = Bench(MAILDIR)
+    jobs = tuple(bench.job("ann@d.test", action="box", number=n) for n in range(1, 40))
+    bench.delivery.deliver(m.Deliver(jobs))
+    bench.until(lambda: bench.asked)
+    assert bench.asked == [m.AgentStart(bench.asked[0].request, "ann", "box")]
+    agent = FakeAgent(bench)
+    bench.delivery.agents.ready(m.AgentReady(bench.asked[0].request), agent.fd)
+    bench.until(lambda: len(bench.results) == 39)
+    assert {r.text for r in bench.results} == {"Delivered"}
+    assert agent.jobs[0].dest == "ann@d.test"
+    agent.channel.close()
+
+
+def test_a_refused_agent_fails_its_mail():
+    """Unknown users are permanent, troubles of this host temporary."""
+    bench = Bench(MAILDIR)
+    for number, temporary in ((1, False), (2, True)):
+        bench.delivery.deliver(m.Deliver((bench.job("ann@d.test", action="box", number=number),)))
+        bench.until(lambda number=number: len(bench.asked) == number)
+        bench.delivery.agent_refused(m.AgentRefused(bench.asked[-1].request, temporary, "unknown user"))
+    bench.until(lambda: len(bench.results) == 2)
+    assert [r.status for r in bench.results] == [Status.PERMFAIL, Status.TEMPFAIL]
+
+
+def test_a_lost_agent_leaves_its_mail_for_later():
+    """What an agent had and did not answer is TEMPFAIL; the rest goes to a new agent."""
+    bench = Bench(MAILDIR)
+    jobs = tuple(bench.job("ann@d.test", action="box", number=n) for n in range(1, 101))
+    bench.delivery.deliver(m.Deliver(jobs[:50]))
+    bench.delivery.deliver(m.Deliver(jobs[50:]))
+    bench.until(lambda: bench.asked)
+    agent = FakeAgent(bench)
+    agent.answer = False
+    bench.delivery.agents.ready(m.AgentReady(bench.asked[0].request), agent.fd)
+    bench.until(lambda: len(agent.jobs) == 64)
+    agent.channel.send(m.AgentResult(agent.jobs[0].job, Status.OK, "Delivered"))
+    bench.until(lambda: len(agent.jobs) == 65)
+    agent.channel.close()
+    bench.until(lambda: len(bench.asked) == 2)
+    second = FakeAgent(bench)
+    bench.delivery.agents.ready(m.AgentReady(bench.asked[1].request), second.fd)
+    bench.until(lambda: len(bench.results) == 100)
+    assert sum(r.status is Status.TEMPFAIL for r in bench.results) == 64
+    assert sum(r.status is Status.OK for r in bench.results) == 36
+    second.channel.close()
+
+
+def test_agents_are_bounded():
+    """With one agent allowed, the second user waits until the first has nothing to do."""
+    bench = Bench(MAILDIR, max_agents=1)
+    bench.delivery.deliver(
+        m.Deliver(
+            tuple(bench.job(f"{u}@d.test", action="box", number=n, user=u) for n, u in enumerate(("ann", "bob"), 1))
+        )
+    )
+    bench.until(lambda: bench.asked)
+    assert [q.user for q in bench.asked] == ["ann"]
+    first = FakeAgent(bench)
+    bench.delivery.agents.ready(m.AgentReady(bench.asked[0].request), first.fd)
+    bench.until(lambda: len(bench.asked) == 2)
+    assert bench.asked[1].user == "bob"
+    bench.until(lambda: first.closed)
+    second = FakeAgent(bench)
+    bench.delivery.agents.ready(m.AgentReady(bench.asked[1].request), second.fd)
+    bench.until(lambda: len(bench.results) == 2)
+    second.channel.close()
+
+
+def test_drain_begins_nothing_and_reports(sinks):
+    """While draining, new jobs are left unanswered, and Drained follows when nothing is under way."""
+    sink = sinks()
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    bench.delivery.drain()
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test", number=2),)))
+    bench.until(lambda: bench.drained)
+    assert len(bench.results) == 1
+
+
+def test_stats_have_opensmtpds_names():
+    """Counters, then Done, both with the client's number."""
+    bench = Bench(SEND)
+    bench.delivery.show_stats(m.ShowStats(9))
+    counters, done = bench.answers
+    assert {"mta.session", "mda.running", "mta.task.running"} <= dict(counters.values).keys()
+    assert (counters.client, done.client, done.ok) == (9, 9, True)
+
+
+def test_the_log_line_is_opensmtpds(sinks, capsys):
+    """One line a recipient, in the form that log readers know."""
+    sink = sinks()
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    line = next(each for each in capsys.readouterr().err.splitlines() if " mta delivery " in each)
+    assert line.split(" mta delivery ")[1] == (
+        'evpid=0000000100000001 from=<a@sender.test> to=<x@d.test> rcpt=<-> source="127.0.0.1" '
+        'relay="127.0.0.1 (sink.test)" delay=5s result="Ok" stat="250 2.0.0 stored"'
+    )
