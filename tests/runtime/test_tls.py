@@ -4,16 +4,12 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "keys"))
-
-from certificates import certificate, key_pem, rsa_key
+from keys.certificates import certificate, key_pem, rsa_key
 
 from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.runtime.stream import PlaintextWaiting, Stream, TlsError, TlsInfo
