@@ -1,0 +1,254 @@
+"""From the Configuration to the slice of each process, and the files each is handed.
+
+Runs in the parent. A process gets what its work needs and no more: tables and rules go to
+lookup alone, keys to keys alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+import msgspec
+
+from smtpd_ps.config.model import (
+    Action,
+    Configuration,
+    ConfigurationError,
+    Lmtp,
+    Maildir,
+    Mbox,
+    Method,
+    Problem,
+    Relay,
+    Table,
+)
+from smtpd_ps.contract.settings import (
+    ActionKind,
+    ActionSchedule,
+    ActionSettings,
+    ConditionSettings,
+    ControlSettings,
+    DeliverySettings,
+    KeysSettings,
+    ListenerSettings,
+    LookupSettings,
+    PkiSettings,
+    QueueSettings,
+    RouteShape,
+    RuleSettings,
+    SmtpSettings,
+    TableSettings,
+)
+from smtpd_ps.contract.values import Process, Value
+
+V = TypeVar("V", bound=Value)
+
+
+@dataclass(frozen=True, slots=True)
+class AssetPlan:
+    """A file that the parent opens for a process and passes as messages.Asset."""
+
+    process: Process
+    kind: Literal["table", "cert", "key"]
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """The settings of each process; `actions` are for the parent itself."""
+
+    smtp: SmtpSettings
+    lookup: LookupSettings
+    queue: QueueSettings
+    delivery: DeliverySettings
+    keys: KeysSettings
+    control: ControlSettings
+    assets: tuple[AssetPlan, ...]
+    actions: Mapping[str, ActionSettings]
+
+
+def compile_settings(
+    conf: Configuration, smtp_processes: int = 1, resolver: str = "", allowed_uid: int = 0, socket_path: str = ""
+) -> Slices:
+    """The slices of `conf`.
+
+    `resolver` is "address:port" or "" for resolv.conf; `allowed_uid` may use the control socket;
+    `socket_path` is where the local submission socket stands. Raises ConfigurationError where a
+    value exceeds a bound of the contract.
+    """
+    actions = {name: _action(action) for name, action in conf.actions.items()}
+    tables = _used_tables(conf)
+    listening = tuple(dict.fromkeys(name for listener in conf.listeners for name in listener.pki))
+    relaying = tuple(dict.fromkeys(action.relay_pki for action in actions.values() if action.relay_pki))
+    signing = tuple(dict.fromkeys((*listening, *relaying)))
+    return Slices(
+        smtp=_bounded(
+            conf,
+            SmtpSettings(
+                hostname=conf.hostname,
+                listeners=_listeners(conf, socket_path),
+                pki=_pki(conf, listening),
+                max_message_bytes=conf.options.max_message_bytes,
+                max_mails=conf.options.max_mails,
+                max_recipients=conf.options.max_recipients,
+            ),
+        ),
+        lookup=_bounded(conf, _lookup(conf, tuple(actions.values()), tables, resolver)),
+        queue=_bounded(
+            conf,
+            QueueSettings(
+                hostname=conf.hostname,
+                actions=tuple(ActionSchedule(a.name, _shape(a), a.ttl_secs) for a in actions.values()),
+                ttl_secs=conf.options.queue_ttl_secs,
+                smtp_processes=smtp_processes,
+                max_inflight=conf.options.max_inflight,
+                warn_secs=conf.options.warn_secs,
+            ),
+        ),
+        delivery=_bounded(
+            conf,
+            DeliverySettings(
+                hostname=conf.hostname,
+                actions=tuple(actions.values()),
+                pki=_pki(conf, relaying),
+                max_connections_per_host=conf.options.max_connections_per_host,
+                max_connections_per_route=conf.options.max_connections_per_route,
+                max_mails_per_connection=conf.options.max_mails_per_connection,
+                max_agents=conf.options.max_agents,
+                keepalive_secs=conf.options.keepalive_secs,
+            ),
+        ),
+        keys=_bounded(conf, KeysSettings(pki=_pki(conf, signing))),
+        control=_bounded(conf, ControlSettings(allowed_uid=allowed_uid)),
+        assets=_assets(conf, tables, listening, relaying),
+        actions=MappingProxyType(actions),
+    )
+
+
+def _bounded(conf: Configuration, settings: V) -> V:
+    """`settings` again, after a trip through the codec that the receiving process will make."""
+    try:
+        msgspec.msgpack.decode(msgspec.msgpack.encode(settings), type=type(settings))
+    except (msgspec.ValidationError, UnicodeError) as error:
+        problem = Problem(conf.path, 0, f"{type(settings).__name__} exceeds a bound of the contract: {error}")
+        raise ConfigurationError((problem,)) from None
+    return settings
+
+
+_KINDS: dict[type[Method], ActionKind] = {Maildir: "maildir", Mbox: "mbox", Lmtp: "lmtp", Relay: "relay"}
+
+
+def _action(action: Action) -> ActionSettings:
+    method = action.method
+    maildir = method if isinstance(method, Maildir) else Maildir("")
+    lmtp = method if isinstance(method, Lmtp) else Lmtp("", rcpt_to=False)
+    relay = method if isinstance(method, Relay) else Relay()
+    return ActionSettings(
+        name=action.name,
+        kind=_KINDS[type(method)],
+        alias_table=action.alias_table,
+        virtual_table=action.virtual_table,
+        user=action.user,
+        ttl_secs=action.ttl_secs,
+        maildir_path=maildir.path,
+        lmtp_destination=lmtp.destination,
+        lmtp_rcpt_to=lmtp.rcpt_to,
+        relay_hosts=relay.hosts,
+        relay_tls=relay.tls,
+        relay_pki=relay.pki,
+        relay_auth_table=relay.auth_table,
+        relay_helo=relay.helo,
+    )
+
+
+def _shape(action: ActionSettings) -> RouteShape:
+    match action.kind:
+        case "maildir" | "mbox":
+            return "agent"
+        case "lmtp":
+            return "lmtp"
+        case "relay":
+            return "host" if action.relay_hosts else "mx"
+
+
+def _pki(conf: Configuration, names: tuple[str, ...]) -> tuple[PkiSettings, ...]:
+    return tuple(PkiSettings(name, conf.pki[name].cert_path, conf.pki[name].key_path) for name in names)
+
+
+def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings, ...]:
+    """One a bound address; the local socket is the last."""
+    bound = [(listener, address) for listener in conf.listeners for address in listener.addresses]
+    made = [
+        ListenerSettings(
+            index=index,
+            address=address,
+            port=listener.port,
+            hostname=listener.hostname,
+            tag=listener.tag,
+            tls=listener.tls,
+            pki=listener.pki,
+            auth=listener.auth,
+            auth_table=listener.auth_table,
+        )
+        for index, (listener, address) in enumerate(bound)
+    ]
+    made.append(
+        ListenerSettings(
+            index=len(made), address=socket_path, port=0, local=True, hostname=conf.hostname, tag=conf.socket.tag
+        )
+    )
+    return tuple(made)
+
+
+def _lookup(
+    conf: Configuration, actions: tuple[ActionSettings, ...], tables: tuple[Table, ...], resolver: str
+) -> LookupSettings:
+    rules = tuple(
+        RuleSettings(
+            conditions=tuple(ConditionSettings(c.kind, c.negated, c.table) for c in rule.conditions),
+            action=rule.action,
+            line=rule.where.line,
+        )
+        for rule in conf.rules
+    )
+    return LookupSettings(
+        hostname=conf.hostname,
+        rules=rules,
+        actions=actions,
+        tables=tuple(_table(table) for table in tables),
+        local_addresses=conf.interface_addresses,
+        local_names=tuple(dict.fromkeys(("localhost", conf.hostname.lower()))),
+        resolver=resolver,
+        sub_address_delimiter=conf.options.sub_address_delimiter,
+    )
+
+
+def _table(table: Table) -> TableSettings:
+    if table.kind == "file":
+        return TableSettings(name=table.name, source="file", kind="map", path=table.path)
+    entries = tuple((key.lower(), value) for key, value in table.entries)  # table(5): keys have no case
+    return TableSettings(name=table.name, source="inline", kind=table.kind, entries=entries)
+
+
+def _used_tables(conf: Configuration) -> tuple[Table, ...]:
+    names = [condition.table for rule in conf.rules for condition in rule.conditions]
+    names += [listener.auth_table for listener in conf.listeners]
+    for action in conf.actions.values():
+        names += [action.alias_table, action.virtual_table]
+        if isinstance(action.method, Relay):
+            names.append(action.method.auth_table)
+    return tuple(conf.tables[name] for name in dict.fromkeys(names) if name)
+
+
+def _assets(
+    conf: Configuration, tables: tuple[Table, ...], listening: tuple[str, ...], relaying: tuple[str, ...]
+) -> tuple[AssetPlan, ...]:
+    plans = [AssetPlan(Process.LOOKUP, "table", t.name, t.path) for t in tables if t.kind == "file"]
+    plans += [AssetPlan(Process.SMTP, "cert", name, conf.pki[name].cert_path) for name in listening]
+    plans += [AssetPlan(Process.DELIVERY, "cert", name, conf.pki[name].cert_path) for name in relaying]
+    for name in dict.fromkeys((*listening, *relaying)):
+        plans.append(AssetPlan(Process.KEYS, "cert", name, conf.pki[name].cert_path))
+        plans.append(AssetPlan(Process.KEYS, "key", name, conf.pki[name].key_path))
+    return tuple(plans)

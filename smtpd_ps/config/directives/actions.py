@@ -1,0 +1,116 @@
+"""`action`: what is done with mail.
+
+Runs in the parent and in `smtpd_ps -n`. `METHODS` maps the word after the name to a production;
+relay is in a module of its own.
+"""
+
+from collections.abc import Callable
+
+from smtpd_ps.config.directives.limits import delay
+from smtpd_ps.config.directives.relay import relay
+from smtpd_ps.config.directives.tables import table_argument
+from smtpd_ps.config.model import Action, Lmtp, Maildir, Mbox, Method, Relay
+from smtpd_ps.config.parser import MAX_PATH, Parser
+from smtpd_ps.config.specifiers import specifier_problem
+from smtpd_ps.config.tokens import Kind, Token
+from smtpd_ps.pure.relay_url import RelayUrlError, parse_host_port
+
+MAX_SOCKET_PATH = 103  # sun_path of the BSDs less the closing NUL; Linux has 107
+LMTP_PORT = 25  # mail.lmtp's default
+_UNSUPPORTED_METHODS = frozenset(("expand-only", "forward-only", "mda"))
+_LOCAL_OPTIONS = ("alias", "ttl", "user", "virtual")
+_LOCAL_UNSUPPORTED = frozenset(("junk", "userbase", "wrapper"))
+
+
+def maildir(p: Parser) -> Method:
+    """`maildir [path]`."""
+    token = p.peek()
+    path = ""
+    if token.kind is Kind.WORD:
+        path = p.string("the path of a maildir", MAX_PATH)
+        if not path:
+            p.report(token, "the path of a maildir may not be empty")
+        elif (problem := specifier_problem(path)) is not None:
+            p.report(token, problem)
+    return Maildir(path)
+
+
+def mbox(_p: Parser) -> Method:
+    """`mbox`."""
+    return Mbox()
+
+
+def lmtp(p: Parser) -> Method:
+    """`lmtp destination [rcpt-to]`."""
+    token = p.peek()
+    destination = p.name("an absolute socket path or host:port")
+    if destination.startswith("/"):
+        if len(destination.encode()) > MAX_SOCKET_PATH:
+            p.report(token, f"the path of a socket has at most {MAX_SOCKET_PATH} bytes")
+    else:
+        try:
+            host, port = parse_host_port(destination, LMTP_PORT)
+            destination = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        except RelayUrlError as error:
+            p.report(token, str(error))
+    return Lmtp(destination, p.accept("rcpt-to") is not None)
+
+
+METHODS: dict[str, Callable[[Parser], Method]] = {"lmtp": lmtp, "maildir": maildir, "mbox": mbox, "relay": relay}
+
+
+def action(p: Parser) -> None:
+    """`action NAME METHOD [options] [ttl DELAY]`."""
+    where = p.where
+    name = p.name("the name of an action")
+    known = p.draft.actions.get(name)
+    if known is not None:
+        p.draft.report(where, f'action "{name}" is already declared at {known.where.path}:{known.where.line}')
+    with p.draft.declaring("action", name):
+        method, options = _method_and_options(p)
+    made = Action(name, method, options.alias, options.virtual, options.user, options.ttl_secs, where)
+    p.draft.actions.setdefault(name, made)
+
+
+def _method_and_options(p: Parser) -> "tuple[Method, _Options]":
+    token = p.peek()
+    if p.at(*_UNSUPPORTED_METHODS):
+        p.fail(token, f"action {token.text} is not supported yet")
+    if not p.at(*METHODS):
+        p.unexpected(f"what the action does ({', '.join(METHODS)})", METHODS)
+    p.advance()
+    method = METHODS[token.text](p)
+    options = _Options()
+    words = ("ttl",) if isinstance(method, Relay) else _LOCAL_OPTIONS
+    while p.peek().kind not in (Kind.NEWLINE, Kind.END):
+        options.take(p, p.option(token.text, words, _LOCAL_UNSUPPORTED), method)
+    return method, options
+
+
+class _Options:
+    """The options of an action as they come."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+        self.alias = self.virtual = self.user = ""
+        self.ttl_secs = 0
+
+    def take(self, p: Parser, option: Token, method: Method) -> None:
+        if option.text in self._given:
+            p.report(option, f"{option.text} is already given for this action")
+        elif "ttl" in self._given:
+            p.report(option, f"{option.text} must come before ttl")
+        self._given.add(option.text)
+        match option.text:
+            case "alias":
+                self.alias = table_argument(p, "alias", ("map",))
+            case "virtual":
+                self.virtual = table_argument(p, "virtual", ("map",))
+            case "user":
+                self.user = p.name("the name of a user")
+                if isinstance(method, Mbox):
+                    p.report(option, "user cannot be given with mbox")
+            case "ttl":
+                self.ttl_secs = delay(p, "the ttl")
+        if {"alias", "virtual"} <= self._given and option.text in ("alias", "virtual"):
+            p.report(option, "alias and virtual exclude each other")

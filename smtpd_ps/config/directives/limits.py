@@ -1,0 +1,183 @@
+"""The global settings: smtp, queue, bounce, mta, mda, scheduler.
+
+Runs in the parent and in `smtpd_ps -n`. A limit of OpenSMTPD's that governs something smtpd_ps
+does not do is taken with a warning that it has no effect.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from smtpd_ps.config.parser import Parser
+from smtpd_ps.config.tokens import Kind, Token
+from smtpd_ps.config.units import delay_secs, size_bytes
+
+MAX_WARNINGS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`field` of Options that the limit sets; "" where smtpd_ps has nothing to limit.
+
+    `neutral` is the value at which having no such throttle is just what was asked for.
+    """
+
+    field: str = ""
+    least: int = 0
+    most: int = 2**32 - 1
+    neutral: int | None = None
+
+
+_DELAY = Limit(neutral=0)
+_NONE = Limit()
+
+SMTP_LIMITS = {"max-mails": Limit("max_mails", 1), "max-rcpt": Limit("max_recipients", 1)}
+MTA_LIMITS = {
+    "max-conn-per-host": Limit("max_connections_per_host", 1),
+    "max-conn-per-route": Limit("max_connections_per_route", 1),
+    "max-conn-per-source": _NONE,
+    "max-conn-per-connector": _NONE,
+    "max-conn-per-relay": _NONE,
+    "max-conn-per-domain": _NONE,
+    "conn-delay-host": _DELAY,
+    "conn-delay-route": _DELAY,
+    "conn-delay-source": _DELAY,
+    "conn-delay-connector": _DELAY,
+    "conn-delay-relay": _DELAY,
+    "conn-delay-domain": _DELAY,
+    "reconn-delay-route": _DELAY,
+    "session-mail-max": Limit("max_mails_per_connection", 1),
+    "session-transaction-delay": _DELAY,
+    "session-keepalive": Limit("keepalive_secs", 0, 10**9),
+    "max-failures-per-session": _NONE,
+    "task-hiwat": _NONE,
+    "task-lowat": _NONE,
+    "task-release": _NONE,
+}
+MDA_LIMITS = {
+    "max-session": Limit("max_agents", 1),
+    "max-session-per-user": _NONE,
+    "task-hiwat": _NONE,
+    "task-lowat": _NONE,
+    "task-release": _NONE,
+}
+SCHEDULER_LIMITS = {
+    "max-inflight": Limit("max_inflight", 1),
+    "max-evp-batch-size": _NONE,
+    "max-msg-batch-size": _NONE,
+    "max-schedule": _NONE,
+}
+
+
+def _set(p: Parser, **changes: Any) -> None:
+    p.draft.options = replace(p.draft.options, **changes)
+
+
+def _subject(p: Parser, *known: str, unsupported: tuple[str, ...] = ()) -> Token:
+    """The second word of a directive."""
+    token = p.peek()
+    if p.at(*unsupported):
+        p.fail(token, f"{p.taken.text} {token.text} is not supported yet")
+    if not p.at(*known):
+        p.unexpected(" or ".join(f'"{word}"' for word in known), known)
+    return p.advance()
+
+
+def _limits(p: Parser, known: Mapping[str, Limit]) -> None:
+    """`limit NAME NUMBER ...`."""
+    owner = p.taken.text
+    while p.peek().kind not in (Kind.NEWLINE, Kind.END):
+        token = p.peek()
+        if known is MTA_LIMITS and p.at("inet4", "inet6"):
+            p.fail(token, f"{owner} limit {token.text} is not supported yet")
+        if token.kind is not Kind.WORD or token.text not in known:
+            p.unexpected(f"a limit of {owner} ({', '.join(known)})", known)
+        p.advance()
+        limit = known[token.text]
+        number = p.number(f"{owner} limit {token.text}", limit.least, limit.most)
+        if limit.field:
+            _set(p, **{limit.field: number})
+        elif number != limit.neutral:
+            p.warn(token, f"{owner} limit {token.text} has no effect here: smtpd_ps has no such throttle")
+
+
+def delay(p: Parser, what: str) -> int:
+    """A delay such as 4d, in seconds."""
+    token = p.peek()
+    if token.kind is Kind.NUMBER:
+        p.unexpected(f"{what} with a unit: s, m, h or d")
+    secs = delay_secs(p.string(what))
+    if secs is None:
+        p.report(token, f'{what} is a positive number and s, m, h or d, such as 4d: "{token.text}"')
+        return 1
+    return secs
+
+
+def smtp(p: Parser) -> None:
+    """`smtp limit`, `smtp max-message-size`, `smtp sub-addr-delim`."""
+    match _subject(p, "limit", "max-message-size", "sub-addr-delim", unsupported=("ciphers",)).text:
+        case "limit":
+            _limits(p, SMTP_LIMITS)
+        case "max-message-size":
+            _message_size(p)
+        case "sub-addr-delim":
+            token = p.peek()
+            char = p.string("one character in quotes")
+            if len(char) != 1 or not char.isprintable() or not char.isascii() or char in " @":
+                p.report(token, f'sub-addr-delim is one printable character, not a space or "@": "{char}"')
+            else:
+                _set(p, sub_address_delimiter=char)
+
+
+def _message_size(p: Parser) -> None:
+    token = p.peek()
+    if token.kind is Kind.NUMBER:
+        size = p.number("max-message-size", 0, 2**63 - 1)
+    else:
+        text = p.string("a size such as 35M")
+        parsed = size_bytes(text)
+        if parsed is None:
+            p.report(token, f'a size is a number and one of B, K, M, G, T, P, E, such as 35M: "{text}"')
+            return
+        size = parsed
+    _set(p, max_message_bytes=size)
+
+
+def queue(p: Parser) -> None:
+    """`queue ttl DELAY`."""
+    _subject(p, "ttl", unsupported=("compression", "encryption"))
+    _set(p, queue_ttl_secs=delay(p, "the queue ttl"))
+
+
+def bounce(p: Parser) -> None:
+    """`bounce warn-interval DELAY, ...`."""
+    _subject(p, "warn-interval")
+    first = p.peek()
+    delays = [delay(p, "a warn-interval")]
+    while p.accept(","):
+        delays.append(delay(p, "a warn-interval"))
+    if len(delays) > MAX_WARNINGS:
+        p.report(first, f"at most {MAX_WARNINGS} warn-intervals, found {len(delays)}")
+        return
+    _set(p, warn_secs=tuple(delays))
+
+
+def mta(p: Parser) -> None:
+    """`mta limit`."""
+    _subject(p, "limit", unsupported=("max-deferred",))
+    token = p.peek()
+    if p.at("for"):
+        p.fail(token, "mta limit for domain is not supported yet")
+    _limits(p, MTA_LIMITS)
+
+
+def mda(p: Parser) -> None:
+    """`mda limit`."""
+    _subject(p, "limit", unsupported=("wrapper",))
+    _limits(p, MDA_LIMITS)
+
+
+def scheduler(p: Parser) -> None:
+    """`scheduler limit`."""
+    _subject(p, "limit")
+    _limits(p, SCHEDULER_LIMITS)

@@ -1,0 +1,138 @@
+"""`match`: which mail goes to which action.
+
+Runs in the parent and in `smtpd_ps -n`. The criteria stand in tables from their word to what
+they need, so that a new one is a line here.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from smtpd_ps.config.directives.tables import at_table, table_argument
+from smtpd_ps.config.model import Condition, Rule, TableKind
+from smtpd_ps.config.parser import Parser, suggestion
+from smtpd_ps.config.tokens import Token
+from smtpd_ps.contract.settings import ConditionKind
+
+MAX_CONDITIONS = 32  # contract.settings.RuleSettings
+_LIST: tuple[TableKind, ...] = ("list",)
+_EITHER: tuple[TableKind, ...] = ("list", "map")
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """A condition's kind, and the tables it takes: none, optional, or needed.
+
+    `says` is what it tells of the session, so that `from auth` and `auth` exclude each other.
+    """
+
+    kind: ConditionKind
+    tables: tuple[TableKind, ...] = ()
+    optional: bool = False
+    says: str = ""
+
+
+FROM: Mapping[str, Criterion] = {
+    "any": Criterion("from-any"),
+    "auth": Criterion("from-auth", _LIST, optional=True, says="auth"),
+    "local": Criterion("from-local"),
+    "mail-from": Criterion("mail-from", _EITHER, says="mail-from"),
+    "socket": Criterion("from-socket"),
+    "src": Criterion("from-src", _LIST),
+}
+FOR: Mapping[str, Criterion] = {
+    "any": Criterion("for-any"),
+    "domain": Criterion("for-domain", _LIST),
+    "local": Criterion("for-local"),
+    "rcpt-to": Criterion("for-rcpt-to", _EITHER, says="rcpt-to"),
+}
+OTHERS: Mapping[str, Criterion] = {
+    "auth": Criterion("auth", _EITHER, optional=True, says="auth"),
+    "helo": Criterion("helo", _LIST, says="helo"),
+    "mail-from": Criterion("mail-from", _EITHER, says="mail-from"),
+    "rcpt-to": Criterion("rcpt-to", _EITHER, says="rcpt-to"),
+    "tag": Criterion("tag", _LIST, says="tag"),
+    "tls": Criterion("tls", says="tls"),
+}
+_WORDS = ("from", "for", *OTHERS)
+
+
+def match(p: Parser) -> None:
+    """`match [!] condition ... action NAME | reject`."""
+    where = p.where
+    p.draft.rules_seen += 1
+    conditions: list[Condition] = []
+    given: set[str] = set()
+    while not p.at("action", "reject"):
+        negated = p.accept("!") is not None
+        word = p.peek()
+        if not p.at(*_WORDS):
+            ends = "" if negated else ", action or reject"
+            p.unexpected(f"a condition ({', '.join(_WORDS)}){ends}", (*_WORDS, "action", "reject"))
+        p.advance()
+        conditions += _condition(p, word, negated, given)
+    if "from" not in given:
+        conditions.append(Condition("from-local"))
+    if "for" not in given:
+        conditions.append(Condition("for-local"))
+    if len(conditions) > MAX_CONDITIONS:
+        p.draft.report(where, f"at most {MAX_CONDITIONS} conditions, found {len(conditions)}")
+    p.draft.rules.append(Rule(tuple(conditions), _target(p), where))
+
+
+def _condition(p: Parser, word: Token, negated: bool, given: set[str]) -> list[Condition]:
+    known = {"from": FROM, "for": FOR}.get(word.text)
+    purpose = word.text
+    criterion = OTHERS.get(word.text)
+    if known is not None:
+        _once(p, word, word.text, given)
+        token = p.peek()
+        if p.at("rdns"):
+            p.fail(token, "rdns is not supported yet")
+        if not p.at(*known):
+            p.unexpected(f"{', '.join(known)} after {word.text}", known)
+        p.advance()
+        criterion = known[token.text]
+        purpose = f"{word.text} {token.text}"
+    assert criterion is not None
+    if criterion.says:
+        _once(p, word, criterion.says, given)
+    if p.at("regex"):
+        p.fail(p.peek(), "regex is not supported yet")
+    table = ""
+    if criterion.tables and (not criterion.optional or at_table(p)):
+        place = p.peek()
+        table = table_argument(p, purpose, criterion.tables)
+        if criterion.kind == "from-src":
+            _check_networks(p, place, table)
+    made = [Condition(criterion.kind, negated, table)]
+    if word.text == "from" and criterion.kind == "mail-from":
+        made.insert(0, Condition("from-any"))  # ruleset.c: any client, this sender
+    return made
+
+
+def _once(p: Parser, word: Token, what: str, given: set[str]) -> None:
+    if what in given:
+        p.report(word, f"{what} is already given for this rule")
+    given.add(what)
+
+
+def _check_networks(p: Parser, place: Token, name: str) -> None:
+    table = p.draft.tables.get(name)
+    if table is None or table.kind == "file":
+        return
+    for text, _value in table.entries:
+        try:
+            ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False)
+        except ValueError:
+            p.report(place, f'"{text}" is not an address or a network such as 192.0.2.0/24')
+
+
+def _target(p: Parser) -> str:
+    if p.advance().text == "reject":
+        return ""
+    token = p.peek()
+    name = p.name("the name of an action")
+    if name not in p.draft.actions and ("action", name) not in p.draft.broken:
+        p.report(token, f'no action is declared with the name "{name}"{suggestion(name, p.draft.actions)}')
+    return name

@@ -1,0 +1,107 @@
+"""`action NAME relay`: to the MX of the domain, or to hosts.
+
+Runs in the parent and in `smtpd_ps -n`.
+"""
+
+from dataclasses import dataclass
+
+from smtpd_ps.config.directives.listen import server_name
+from smtpd_ps.config.directives.pki import certificate_name
+from smtpd_ps.config.directives.tables import table_argument
+from smtpd_ps.config.model import Relay
+from smtpd_ps.config.parser import Parser
+from smtpd_ps.config.tokens import Kind, Token
+from smtpd_ps.contract.settings import TlsUse
+from smtpd_ps.pure.relay_url import Protocol, RelayUrl, RelayUrlError, parse_relay_url
+
+MAX_HOSTS = 64  # contract.settings.ActionSettings
+_OPTIONS = ("auth", "helo", "host", "pki", "tls", "ttl")
+_UNSUPPORTED = frozenset(
+    ("backup", "ca", "ciphers", "domain", "filter", "helo-src", "mail-from", "protocols", "src", "srs")
+)
+# How the protocol of a URL and the option tls go together: without tls, with it, with no-verify.
+_TLS: dict[Protocol, tuple[TlsUse, TlsUse, TlsUse]] = {
+    "smtp": ("opportunistic", "require-verify", "require"),
+    "smtp+tls": ("require-verify", "require-verify", "require"),
+    "smtps": ("implicit-verify", "implicit-verify", "implicit"),
+    "smtp+notls": ("never", "never", "never"),
+}
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The options of one relay as they come."""
+
+    hosts: tuple[str, ...] | None = None
+    urls: tuple[RelayUrl, ...] = ()
+    tls: int = 0  # column of _TLS
+    pki: str = ""
+    auth: str | None = None
+    helo: str = ""
+
+
+def relay(p: Parser) -> Relay:
+    """`relay [options]`, up to `ttl` or the end of the line."""
+    draft = _Draft()
+    given: set[str] = set()
+    start = p.where
+    while p.peek().kind not in (Kind.NEWLINE, Kind.END) and not p.at("ttl"):
+        option = p.option("relay", _OPTIONS, _UNSUPPORTED)
+        if option.text in given:
+            p.report(option, f"{option.text} is already given for this action")
+        given.add(option.text)
+        _option(p, draft, option)
+    labels = {url.label for url in draft.urls}
+    if draft.auth is None and labels - {""}:
+        p.draft.report(start, "a host with a label needs auth, the table of credentials")
+    if draft.auth is not None and labels == {""}:
+        p.draft.warn(start, "auth has no effect: no host names a label (label@host)")
+    return Relay(draft.hosts or (), _tls(p, draft), draft.pki, draft.auth or "", draft.helo)
+
+
+def _option(p: Parser, draft: _Draft, option: Token) -> None:
+    match option.text:
+        case "host":
+            _hosts(p, draft)
+        case "tls":
+            draft.tls = 2 if p.accept("no-verify") else 1
+        case "auth":
+            if draft.hosts is None:
+                p.report(option, "auth must come after host")
+            draft.auth = table_argument(p, "auth", ("map",))
+        case "pki":
+            draft.pki = certificate_name(p, "the name of a pki")
+        case "helo":
+            draft.helo = server_name(p, "the helo name")
+
+
+def _hosts(p: Parser, draft: _Draft) -> None:
+    token = p.peek()
+    draft.hosts = ()
+    name = table_argument(p, "host", ("list",))
+    table = p.draft.tables.get(name)
+    if table is None or table.kind == "map":
+        return
+    if table.kind == "file":
+        p.fail(token, f"host <{name}> is not supported yet for a table in a file; list the hosts in braces")
+    draft.hosts = tuple(key for key, _value in table.entries)
+    if len(draft.hosts) > MAX_HOSTS:
+        p.report(token, f"at most {MAX_HOSTS} hosts, found {len(draft.hosts)}")
+    for text in draft.hosts:
+        try:
+            draft.urls += (parse_relay_url(text),)
+        except RelayUrlError as error:
+            p.report(token, f'"{text}": {error}')
+    if len({url.protocol for url in draft.urls}) > 1 or len({url.label for url in draft.urls}) > 1:
+        p.report(token, "hosts of different protocols or labels in one action are not supported yet")
+
+
+def _tls(p: Parser, draft: _Draft) -> TlsUse:
+    protocols: set[Protocol] = {url.protocol for url in draft.urls} or {"smtp"}
+    protocol = protocols.pop()
+    if protocol == "lmtp":
+        p.draft.report(p.where, "lmtp:// is not supported yet in a relay host; use action lmtp")
+        return "never"
+    if protocol == "smtp+notls" and draft.tls:
+        p.draft.report(p.where, "tls and a host with smtp+notls:// contradict each other")
+    return _TLS[protocol][draft.tls]

@@ -1,0 +1,132 @@
+"""`table`, and the values that may stand wherever a table may: `a`, `{ a, b }`, `{ a = b }`, `<name>`.
+
+Runs in the parent and in `smtpd_ps -n`. Files are not opened here: lookup reads them.
+"""
+
+from smtpd_ps.config.model import Table, TableKind, Where
+from smtpd_ps.config.parser import MAX_PATH, Parser, suggestion
+from smtpd_ps.config.tokens import Kind
+
+MAX_KEY = 1023  # table_static.c
+MAX_VALUE = 2048  # contract.values.Line
+MAX_ENTRIES = 100_000  # contract.settings.TableSettings
+_FILE_TYPES = ("", "file", "static")
+_UNSUPPORTED_TYPES = ("db", "getpwnam", "proc")
+
+Entries = tuple[tuple[str, str], ...]
+
+
+def table(p: Parser) -> None:
+    """`table NAME [file:]/path`, `table NAME { values }`."""
+    where = p.where
+    name = p.name("the name of a table")
+    known = p.draft.tables.get(name)
+    if known is not None:
+        p.draft.report(where, f'table "{name}" is already declared at {known.where.path}:{known.where.line}')
+    if name.startswith("<"):
+        p.draft.report(where, 'the name of a table may not start with "<"')
+    with p.draft.declaring("table", name):
+        if p.at("{"):
+            kind, entries = inline_values(p)
+            made = Table(name, kind, entries, "", where)
+        elif p.peek().kind is Kind.WORD:
+            made = _file_table(p, name, where)
+        else:
+            p.unexpected('a path in quotes, file:/path or "{" on the same line')
+    p.draft.tables.setdefault(name, made)
+
+
+def _file_table(p: Parser, name: str, where: Where) -> Table:
+    token = p.peek()
+    text = p.string("a path or type:/path", MAX_PATH)
+    backend, path = ("", text) if text.startswith("/") else text.split(":", 1) if ":" in text else (text, "")
+    if backend not in _FILE_TYPES:
+        known = backend in _UNSUPPORTED_TYPES or path.startswith("/")
+        p.fail(token, f"table type {backend} is not supported yet" if known else _no_source(text))
+    if not path.startswith("/"):
+        p.fail(token, _no_source(text))
+    return Table(name, "file", (), path, where)
+
+
+def _no_source(text: str) -> str:
+    return f'expected a path that starts with "/", file:/path or values in braces, found "{text}"'
+
+
+def inline_values(p: Parser) -> tuple[TableKind, Entries]:
+    """`{ a, b }` or `{ k = v, ... }`: commas, line ends or nothing between the values."""
+    opening = p.expect("{")
+    p.skip_newlines()
+    entries: dict[str, tuple[str, str]] = {}
+    kind: TableKind = "list"
+    while True:
+        token = p.peek()
+        key = p.string("a value", MAX_KEY)
+        value = ""
+        this: TableKind = "list"
+        if p.accept("=", "=>"):
+            this = "map"
+            value = p.string("the value of the key", MAX_VALUE)
+        if not entries:
+            kind = this
+        elif kind != this:
+            p.fail(token, f'values and "key = value" cannot be mixed in one table: "{token.text}"')
+        entries[key.lower()] = key, value  # keys compare without case (table(5))
+        if p.accept(","):
+            p.skip_newlines()
+            continue
+        p.skip_newlines()
+        if p.accept("}"):
+            break
+        if p.at("="):
+            p.unexpected('a value or "}" ("=" stands on the line of its key)')
+        if p.peek().kind is not Kind.WORD:
+            p.unexpected('a value, a comma or "}"', value=True)
+    if len(entries) > MAX_ENTRIES:
+        p.report(opening, f"more than {MAX_ENTRIES} values; use a file")
+    return kind, tuple(entries.values())
+
+
+def at_table(p: Parser) -> bool:
+    """Whether a value, values in braces or <name> comes next."""
+    return p.peek().kind is Kind.WORD or p.at("{", "<")
+
+
+def table_argument(p: Parser, purpose: str, allowed: tuple[TableKind, ...]) -> str:
+    """The table to use for `purpose`; its name, "" where there is none such (reported).
+
+    `allowed` holds the kinds of inline tables that will do; a file says its kind when lookup
+    reads it.
+    """
+    token = p.peek()
+    if p.at("<"):
+        p.advance()
+        token = p.peek()
+        name = p.name("the name of a table")
+        p.expect(">")
+        if name not in p.draft.tables:
+            if ("table", name) not in p.draft.broken:
+                named = [known for known in p.draft.tables if not known.startswith("<")]
+                p.report(token, f'no table is declared with the name "{name}"{suggestion(name, named)}')
+            return ""
+        _check_kind(p, name, purpose, allowed)
+        return name
+    if p.at("{"):
+        kind, entries = inline_values(p)
+    elif token.kind is Kind.WORD:
+        kind, entries = "list", ((p.string(f"a value for {purpose}", MAX_KEY), ""),)
+    else:
+        p.unexpected(f'a value, <table> or values in braces after "{purpose}"', value=True)
+    name = p.draft.add_inline_table(kind, entries, token.where)
+    _check_kind(p, name, purpose, allowed, token.where)
+    return name
+
+
+def _check_kind(p: Parser, name: str, purpose: str, allowed: tuple[TableKind, ...], where: Where | None = None) -> None:
+    kind = p.draft.tables[name].kind
+    if kind == "file" or kind in allowed:
+        return
+    wanted = "a mapping such as { key = value }" if allowed == ("map",) else "a list such as { a, b }"
+    what = "these values are" if where else f'table "{name}" is'
+    p.draft.report(
+        where or p.where, f"{purpose} needs {wanted}, but {what} a {'list' if kind == 'list' else 'mapping'}"
+    )

@@ -1,0 +1,202 @@
+"""What smtpd.conf says, parsed and checked: the nouns of the configuration.
+
+Runs in the parent and in `smtpd_ps -n`. Everything is immutable; `compile` makes the slices of
+the processes from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TlsOffer, TlsUse
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in a file; lines count from 1, 0 means the file as a whole."""
+
+    path: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error or a warning, with its place."""
+
+    path: str
+    line: int
+    text: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        """`file:line: message` on one printable line."""
+        place = f"{self.path}:{self.line}" if self.line else self.path
+        whole = f"{place}: warning: {self.text}" if self.warning else f"{place}: {self.text}"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in whole)
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used. `problems` holds every error found, and the warnings."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+TableKind = Literal["list", "map", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. A file says itself, when lookup reads it, whether it is a list or a map."""
+
+    name: str
+    kind: TableKind
+    entries: tuple[tuple[str, str], ...]  # inline; a list has "" values
+    path: str  # of a file
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Pki:
+    """A certificate chain and its key. The name is in lower case; "*" serves any name."""
+
+    name: str
+    cert_path: str
+    key_path: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """A bundle of trusted certificates."""
+
+    name: str
+    cert_path: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One `listen on`, with the addresses that its interface, group or name stands for."""
+
+    target: str  # as written
+    addresses: tuple[str, ...]
+    port: int
+    tls: TlsOffer
+    pki: tuple[str, ...]
+    auth: AuthOffer
+    auth_table: str  # "" asks the system
+    hostname: str
+    tag: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class SocketListener:
+    """`listen on socket`; there always is one."""
+
+    tag: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Maildir:
+    """Deliver to a Maildir; "" is ~/Maildir."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mbox:
+    """Deliver to the system mailbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lmtp:
+    """Deliver over LMTP to "host:port", "[address]:port" or an absolute socket path."""
+
+    destination: str
+    rcpt_to: bool  # send the address after expansion, not the user's name
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Relay by MX, or to hosts. `tls` unites the option tls and the protocol of the URLs."""
+
+    hosts: tuple[str, ...] = ()
+    tls: TlsUse = "opportunistic"
+    pki: str = ""
+    auth_table: str = ""
+    helo: str = ""
+
+
+Method = Maildir | Mbox | Lmtp | Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action; the names of tables are "" where there is none."""
+
+    name: str
+    method: Method
+    alias_table: str
+    virtual_table: str
+    user: str
+    ttl_secs: int  # 0: the queue's
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition of a rule."""
+
+    kind: ConditionKind
+    negated: bool = False
+    table: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One `match`. The defaults for `from` and `for` are filled in; an empty action is reject."""
+
+    conditions: tuple[Condition, ...]
+    action: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The global settings with their defaults (smtpd.conf(5), QUIRKS "Limits and timers")."""
+
+    max_mails: int = 100
+    max_recipients: int = 1000
+    max_message_bytes: int = 36_700_160
+    sub_address_delimiter: str = "+"
+    queue_ttl_secs: int = 4 * 86400
+    warn_secs: tuple[int, ...] = (4 * 3600,)
+    max_inflight: int = 5000
+    max_connections_per_host: int = 10
+    max_connections_per_route: int = 5
+    max_mails_per_connection: int = 100
+    keepalive_secs: int = 10
+    max_agents: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A whole configuration without errors."""
+
+    path: str
+    hostname: str
+    tables: Mapping[str, Table]
+    pki: Mapping[str, Pki]
+    authorities: Mapping[str, CertificateAuthority]
+    listeners: tuple[Listener, ...]
+    socket: SocketListener
+    actions: Mapping[str, Action]
+    rules: tuple[Rule, ...]
+    options: Options
+    interface_addresses: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+    unused_macros: tuple[Problem, ...]  # OpenSMTPD tells of these with -v only

@@ -1,0 +1,329 @@
+"""config/load: what is accepted, and what it means."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from smtpd_ps.config.model import Condition, Lmtp, Maildir, Mbox, Relay
+
+RULE = "match from any for any reject\n"
+
+PUBLISHED = """\
+table virtuals "/usr/local/etc/mail/virtuals"
+table submitters "/usr/local/etc/mail/submitters"
+
+pki example_com cert "/etc/ssl/certs/example_com.crt"
+pki example_com key "/etc/ssl/private/example_com.key"
+
+listen on if0 tls pki example_com
+listen on if0 port submission tls-require pki example_com auth <submitters>
+
+action receive lmtp "/var/run/lmtp" rcpt-to virtual <virtuals>
+action send relay pki example_com
+
+match from any for domain example.com action receive
+match auth from any for any action send
+"""
+
+
+def test_the_published_configuration(load_text) -> None:
+    """The configuration that smtpd_ps is written for reads word for word."""
+    conf = load_text(PUBLISHED)
+    first, second = conf.listeners
+    assert (first.addresses, first.port, first.tls, first.pki) == (
+        ("192.0.2.1", "2001:db8::1"), 25, "offer", ("example_com",),
+    )  # fmt: skip
+    assert (second.port, second.tls, second.auth, second.auth_table) == (587, "require", "require", "submitters")
+    assert conf.actions["receive"].method == Lmtp("/var/run/lmtp", rcpt_to=True)
+    assert conf.actions["receive"].virtual_table == "virtuals"
+    assert conf.actions["send"].method == Relay(pki="example_com")
+    assert [rule.action for rule in conf.rules] == ["receive", "send"]
+    assert conf.rules[0].conditions == (Condition("from-any"), Condition("for-domain", False, "<dynamic:0001>"))
+    assert conf.rules[1].conditions == (Condition("auth"), Condition("from-any"), Condition("for-any"))
+    assert conf.tables["<dynamic:0001>"].entries == (("example.com", ""),)
+    assert conf.warnings == ()
+
+
+TUNED = """\
+smtp limit max-mails 100000
+mta limit max-conn-per-host 20 max-conn-per-route 20 max-conn-per-relay 20 conn-delay-route 0 conn-delay-relay 0\
+ reconn-delay-route 0 session-mail-max 1000 task-hiwat 500 task-lowat 200 task-release 200
+mda limit max-session-per-user 20
+scheduler limit max-inflight 20000
+"""
+BENCHMARKS = {
+    "relay": 'action out relay host "smtp://127.0.0.1:21026"\nmatch from any for any action out\n',
+    "lmtp": 'action out lmtp "/tmp/sink/lmtp" rcpt-to virtual <users>\n'
+    'match from any for domain "example.test" action out\n',
+    "maildir": 'action out maildir "/tmp/box/Maildir" virtual <users>\n'
+    'match from any for domain "example.test" action out\n',
+}
+LISTEN = "listen on 127.0.0.1 port 21025 hostname bench.test"
+SUBMISSION = f"""\
+table users {{ "@" = "benchvm" }}
+pki bench.test cert "/tmp/b/cert.pem"
+pki bench.test key "/tmp/b/key.pem"
+table credentials file:/tmp/b/credentials
+{LISTEN} tls-require pki bench.test auth <credentials>
+action out relay host "smtp://127.0.0.1:21026"
+match auth from any for any action out
+"""
+BENCH_TEXTS = {kind: f'table users {{ "@" = "benchvm" }}\n{LISTEN}\n{rest}' for kind, rest in BENCHMARKS.items()} | {
+    "submission": SUBMISSION
+}
+
+
+@pytest.mark.parametrize("kind", list(BENCH_TEXTS))
+def test_benchmark_configurations(load_text, kind: str) -> None:
+    """The side-by-side benchmark gives OpenSMTPD and us the same text."""
+    conf = load_text(BENCH_TEXTS[kind])
+    assert conf.warnings == ()
+    assert conf.listeners[0].hostname == "bench.test"
+    assert conf.listeners[0].port == 21025
+
+
+@pytest.mark.parametrize("kind", list(BENCH_TEXTS))
+def test_tuned_benchmark_configurations(load_text, kind: str) -> None:
+    """The tuned text sets the limits we have and warns of each throttle that we have not."""
+    conf = load_text(TUNED + BENCH_TEXTS[kind])
+    options = conf.options
+    assert (options.max_mails, options.max_inflight) == (100_000, 20_000)
+    assert (options.max_connections_per_host, options.max_connections_per_route) == (20, 20)
+    assert options.max_mails_per_connection == 1000
+    names = ["mta limit max-conn-per-relay", "mta limit task-hiwat", "mta limit task-lowat",
+             "mta limit task-release", "mda limit max-session-per-user"]  # fmt: skip
+    assert [problem.text for problem in conf.warnings] == [
+        f"{name} has no effect here: smtpd_ps has no such throttle" for name in names
+    ]
+    assert all(problem.warning for problem in conf.warnings)
+
+
+@pytest.mark.parametrize(
+    ("line", "addresses", "port"),
+    [
+        ("listen on lo", ("127.0.0.1", "::1"), 25),
+        ("listen on lo inet4", ("127.0.0.1",), 25),
+        ("listen on lo inet6", ("::1",), 25),
+        ("listen on egress", ("192.0.2.1", "2001:db8::1", "198.51.100.1"), 25),
+        ("listen on egress inet6", ("2001:db8::1",), 25),
+        ("listen on 192.0.2.77", ("192.0.2.77",), 25),
+        ("listen on ::1 port 2525", ("::1",), 2525),
+        ("listen on 2001:db8::77", ("2001:db8::77",), 25),
+        ("listen on mx.example.org", ("203.0.113.9", "2001:db8::9"), 25),
+        ("listen on mx.example.org inet6", ("2001:db8::9",), 25),
+        ("listen on lo port smtp", ("127.0.0.1", "::1"), 25),
+        ("listen on lo port submission", ("127.0.0.1", "::1"), 587),
+        ("listen on lo port smtps", ("127.0.0.1", "::1"), 465),
+    ],
+)
+def test_where_to_listen(load_text, line: str, addresses: tuple[str, ...], port: int) -> None:
+    """An interface, a group, an address or a host name, one family of it, a port or service."""
+    (listener,) = load_text(f"{line}\n{RULE}").listeners
+    assert (listener.addresses, listener.port) == (addresses, port)
+
+
+def test_listener_options(load_text) -> None:
+    """All options at once, in any order; names of pki have no case (QUIRKS 22)."""
+    text = """
+        pki Mail.example.org cert "/c"
+        pki mail.EXAMPLE.org key "/k"
+        pki "*" cert "/c2" key "/k2"
+        listen on lo tag outside hostname mx.example.com auth-optional { bob = "$6$x" } smtps \\
+            pki MAIL.example.org pki "*"
+        listen on if0 tls pki mail.example.org auth
+        listen on socket tag inside
+    """
+    conf = load_text(text + RULE)
+    first, second = conf.listeners
+    assert (first.tls, first.port, first.pki) == ("implicit", 465, ("mail.example.org", "*"))
+    assert (first.auth, first.auth_table, first.tag, first.hostname) == (
+        "optional", "<dynamic:0001>", "outside", "mx.example.com",
+    )  # fmt: skip
+    assert (second.auth, second.auth_table, second.hostname) == ("require", "", "mail.example.org")
+    assert conf.socket.tag == "inside"
+
+
+def test_the_socket_is_always_listened_on(load_text) -> None:
+    """Without `listen on socket`, and without any listen, there is one."""
+    conf = load_text(RULE)
+    assert conf.listeners == ()
+    assert conf.socket.tag == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "method"),
+    [
+        ("maildir", Maildir("")),
+        ('maildir "/var/mail/%{user.username}"', Maildir("/var/mail/%{user.username}")),
+        ('maildir "~/Mail/%{dest.user[0:1]:lowercase|strip}"', Maildir("~/Mail/%{dest.user[0:1]:lowercase|strip}")),
+        ("mbox", Mbox()),
+        ('lmtp "/run/lmtp"', Lmtp("/run/lmtp", rcpt_to=False)),
+        ("lmtp localhost:24 rcpt-to", Lmtp("localhost:24", rcpt_to=True)),
+        ("lmtp localhost", Lmtp("localhost:25", rcpt_to=False)),
+        ('lmtp "[::1]:24"', Lmtp("[::1]:24", rcpt_to=False)),
+        ("relay", Relay()),
+        ("relay tls", Relay(tls="require-verify")),
+        ("relay tls no-verify", Relay(tls="require")),
+        ("relay helo mx.example.org", Relay(helo="mx.example.org")),
+        ('relay helo "[192.0.2.1]"', Relay(helo="[192.0.2.1]")),
+        ("relay host smtp://mx:26", Relay(("smtp://mx:26",))),
+        ("relay host mx1 tls", Relay(("mx1",), "require-verify")),
+        ("relay host smtp+tls://mx", Relay(("smtp+tls://mx",), "require-verify")),
+        ("relay host smtp+tls://mx tls no-verify", Relay(("smtp+tls://mx",), "require")),
+        ("relay host smtp+notls://mx", Relay(("smtp+notls://mx",), "never")),
+        ("relay host smtps://mx", Relay(("smtps://mx",), "implicit-verify")),
+        ("relay host smtps://mx tls no-verify", Relay(("smtps://mx",), "implicit")),
+        ("relay host { mx1, mx2 }", Relay(("mx1", "mx2"))),
+        ("relay host <smarthosts>", Relay(("smtp://A.example", "smtp://b.example"))),
+        ("relay host smtps://Bob@mx auth <secrets>", Relay(("smtps://Bob@mx",), "implicit-verify", "", "secrets")),
+    ],
+)
+def test_methods(load_text, line: str, method: object) -> None:
+    """What an action does, and how the protocol of a relay URL and `tls` go together."""
+    tables = 'table smarthosts { "smtp://A.example", "smtp://b.example" }\ntable secrets "/s"\n'
+    assert load_text(f"{tables}action a {line}\n{RULE}").actions["a"].method == method
+
+
+def test_action_options(load_text) -> None:
+    """alias, virtual, user and a closing ttl."""
+    text = """
+        table aliases file:/etc/mail/aliases
+        action a maildir alias <aliases> user vmail ttl 2d
+        action b lmtp "/l" virtual { "@" = vmail, "a@b" => "c" }
+        action c relay ttl 1h
+    """
+    actions = load_text(text + RULE).actions
+    assert (actions["a"].alias_table, actions["a"].user, actions["a"].ttl_secs) == ("aliases", "vmail", 172_800)
+    assert actions["b"].virtual_table == "<dynamic:0001>"
+    assert actions["c"].ttl_secs == 3600
+
+
+@pytest.mark.parametrize(
+    ("line", "conditions"),
+    [
+        ("", [("from-local", False, None), ("for-local", False, None)]),
+        ("from any", [("from-any", False, None), ("for-local", False, None)]),
+        ("from local for any", [("from-local", False, None), ("for-any", False, None)]),
+        ("! from local for any", [("from-local", True, None), ("for-any", False, None)]),
+        ("from socket for local", [("from-socket", False, None), ("for-local", False, None)]),
+        ("from src 192.0.2.0/24 for any", [("from-src", False, ["192.0.2.0/24"]), ("for-any", False, None)]),
+        ('from src { "10.0.0.1" "[::1]" } for any',
+         [("from-src", False, ["10.0.0.1", "[::1]"]), ("for-any", False, None)]),
+        ("from auth for any", [("from-auth", False, None), ("for-any", False, None)]),
+        ("from auth bob for any", [("from-auth", False, ["bob"]), ("for-any", False, None)]),
+        ('from mail-from "@a.example" for any',
+         [("from-any", False, None), ("mail-from", False, ["@a.example"]), ("for-any", False, None)]),
+        ('from any !for domain { a.example, "*.b.example" }',
+         [("from-any", False, None), ("for-domain", True, ["a.example", "*.b.example"])]),
+        ("from any for rcpt-to bob@a.example", [("from-any", False, None), ("for-rcpt-to", False, ["bob@a.example"])]),
+        ('from any for any auth { a, b } !tag T helo h.example !mail-from "@x" rcpt-to y@z !tls',
+         [("from-any", False, None), ("for-any", False, None), ("auth", False, ["a", "b"]), ("tag", True, ["T"]),
+          ("helo", False, ["h.example"]), ("mail-from", True, ["@x"]), ("rcpt-to", False, ["y@z"]),
+          ("tls", True, None)]),
+    ],
+)  # fmt: skip
+def test_conditions(load_text, line: str, conditions: list[tuple[str, bool, list[str] | None]]) -> None:
+    """Every condition, negated or not; local is the default of both ends (QUIRKS 12)."""
+    conf = load_text(f"match {line} reject\n")
+    found = []
+    for condition in conf.rules[0].conditions:
+        values = [key for key, _ in conf.tables[condition.table].entries] if condition.table else None
+        found.append((condition.kind, condition.negated, values))
+    assert found == conditions
+    assert conf.rules[0].action == ""
+
+
+def test_inline_tables_over_several_lines(load_text) -> None:
+    """Commas, blanks or line ends between values; = and => in mappings (QUIRKS 18)."""
+    text = """
+        table a {
+            one, two
+
+            three four,
+            "five 5"
+        }
+        table b {
+
+            k = v, "k 2" => "v 2"
+            K = later
+        }
+        table c { one }
+        table d "/etc/mail/d"
+        table e file:/etc/mail/e
+        table f static:/etc/mail/f
+    """
+    tables = load_text(text + RULE).tables
+    assert [key for key, _ in tables["a"].entries] == ["one", "two", "three", "four", "five 5"]
+    assert (tables["b"].kind, tables["b"].entries) == ("map", (("K", "later"), ("k 2", "v 2")))
+    assert tables["c"].kind == "list"
+    assert [(tables[name].kind, tables[name].path) for name in "def"] == [
+        ("file", f"/etc/mail/{name}") for name in "def"
+    ]
+
+
+def test_globals(load_text) -> None:
+    """The global settings, in the units of smtpd.conf(5)."""
+    text = """
+        smtp limit max-rcpt 50 max-mails 7
+        smtp max-message-size 1.5M
+        smtp sub-addr-delim "-"
+        queue ttl 1d
+        bounce warn-interval 1h, 6h, 2d
+        mta limit session-keepalive 20
+        mda limit max-session 9
+    """
+    options = load_text(text + RULE).options
+    expected = SimpleNamespace(
+        max_recipients=50, max_mails=7, max_message_bytes=1_572_864, sub_address_delimiter="-",
+        queue_ttl_secs=86400, warn_secs=(3600, 21600, 172_800), keepalive_secs=20, max_agents=9,
+    )  # fmt: skip
+    for name, value in vars(expected).items():
+        assert getattr(options, name) == value
+
+
+@pytest.mark.parametrize(("written", "size"), [("0", 0), ("10", 10), ('"10"', 10), ("35m", 36_700_160)])
+def test_message_sizes(load_text, written: str, size: int) -> None:
+    """A size may be a number or text, quoted or not."""
+    assert load_text(f"smtp max-message-size {written}\n{RULE}").options.max_message_bytes == size
+
+
+def test_macros(load_text) -> None:
+    """`name = value`, $name, and -D, which wins over the file."""
+    text = 'iface = "lo port 26"\ndomains = "{ a.example, b.example }"\nunused = x\n' \
+        "listen on $iface\nmatch from any for domain $domains reject\n"  # fmt: skip
+    conf = load_text(text)
+    assert conf.listeners[0].port == 26
+    assert len(conf.tables["<dynamic:0001>"].entries) == 2
+    assert [str(problem) for problem in conf.unused_macros] == [
+        '/etc/mail/smtpd.conf:3: warning: macro "unused" is not used'
+    ]
+    assert load_text(text, defines={"iface": "if1"}).listeners[0].addresses == ("198.51.100.1",)
+
+
+def test_include(load_text) -> None:
+    """Included files share macros both ways; the same file twice, one after the other, is fine."""
+    files = {"/etc/mail/a": 'include "/etc/mail/b"\naction a relay\n', "/etc/mail/b": "where = lo", "/etc/mail/c": "#"}
+    text = 'include "/etc/mail/a"\ninclude "/etc/mail/c"\ninclude "/etc/mail/c"\nlisten on $where\nmatch action a\n'
+    assert load_text(text, files=files).listeners[0].addresses == ("127.0.0.1", "::1")
+
+
+def test_a_ca_is_read_and_warned_about(load_text) -> None:
+    """A ca may be declared; nothing can name it yet, which is said."""
+    conf = load_text('ca roots cert "/etc/ssl/roots.pem"\n' + RULE)
+    assert conf.authorities["roots"].cert_path == "/etc/ssl/roots.pem"
+    assert [problem.text for problem in conf.warnings] == [
+        'ca "roots" has no effect yet: neither listen nor relay can name it'
+    ]
+
+
+def test_auth_that_no_label_uses(load_text) -> None:
+    """Credentials without a label in any host are never used: a warning."""
+    conf = load_text('table s "/s"\naction a relay host smtps://mx auth <s>\n' + RULE)
+    assert [problem.text for problem in conf.warnings] == ["auth has no effect: no host names a label (label@host)"]
+
+
+def test_addresses_of_this_host(load_text) -> None:
+    """Local means every interface address and loopback (FEATURES A3)."""
+    assert load_text(RULE).interface_addresses == (
+        "127.0.0.1", "::1", "192.0.2.1", "2001:db8::1", "198.51.100.1",
+    )  # fmt: skip

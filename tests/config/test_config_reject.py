@@ -1,0 +1,354 @@
+"""config/load: what is refused, with the exact words."""
+
+import pytest
+
+RULE = "match from any for any reject\n"
+PKI = 'pki p cert "/c" key "/k"\n'
+TABLES = 'table list { a, b }\ntable map { a = b }\ntable file "/f"\n'
+
+SYNTAX = [
+    ("lisen on lo", '1: expected a directive or a macro, found "lisen"; did you mean "listen"?'),
+    ("tls", '1: expected a directive or a macro, found the keyword "tls"'),
+    ("25", "1: expected a directive or a macro, found the number 25"),
+    ("{", '1: expected a directive or a macro, found "{"'),
+    ("table t \r", '1: expected a path in quotes, file:/path or "{" on the same line, '
+     "found a carriage return (lines end with a line feed alone)"),
+    ("listen lo", '1: expected "on", found "lo"'),
+    ("listen on", "1: expected an interface, an address or a host name, found the end of the line"),
+    ("listen on any",
+     '1: expected an interface, an address or a host name, found the keyword "any"; quote it to use it as a value'),
+    ("listen on $nic", '1: macro "nic" is not defined'),
+    ("listen on ${nic}", '1: expected the name of a macro after "$" (letters, digits and _)'),
+    ('listen on "lo', "1: the quote that starts here is not closed before the end of the file"),
+    ("a = 5", "1: expected the value of the macro, found the number 5; quote it to use it as text"),
+    ("a =\n", "1: expected the value of the macro, found the end of the line"),
+    ("a = b c", '1: expected the end of the line, found "c"'),
+    ('"a b" = c', "1: the name of a macro has no blanks"),
+    ('port = "25"', '1: expected a directive or a macro, found the keyword "port"'),
+    ("include x.conf", '1: the path of a file to include must start with "/": "x.conf"'),
+    ("include 5",
+     "1: expected the path of a file to include, found the number 5; quote it to use it as text"),
+]  # fmt: skip
+
+TABLE = [
+    ("table t /x", '1: expected a path in quotes, file:/path or "{" on the same line, found "/"'),
+    ("table t", '1: expected a path in quotes, file:/path or "{" on the same line, found the end of the line'),
+    ("table t x", '1: expected a path that starts with "/", file:/path or values in braces, found "x"'),
+    ("table t file:x", '1: expected a path that starts with "/", file:/path or values in braces, found "file:x"'),
+    ("table t db:/etc/mail/t.db", "1: table type db is not supported yet"),
+    ("table t sqlite:/etc/mail/t", "1: table type sqlite is not supported yet"),
+    ("table t getpwnam", "1: table type getpwnam is not supported yet"),
+    ("table t {1,2}", "1: expected a value, found the number 1; quote it to use it as text"),
+    ("table t {}", '1: expected a value, found "}"'),
+    ("table t { a, }", '1: expected a value, found "}"'),
+    ("table t { , a }", '1: expected a value, found ","'),
+    ("table t { a,, b }", '1: expected a value, found ","'),
+    ("table t { a\n, b }", '2: expected a value, a comma or "}", found ","'),
+    ("table t { a = b, c }", '1: values and "key = value" cannot be mixed in one table: "c"'),
+    ("table t { a, b = c }", '1: values and "key = value" cannot be mixed in one table: "b"'),
+    ("table t { a =\nb }", "1: expected the value of the key, found the end of the line"),
+    ("table t { a\n= b }", '2: expected a value or "}" ("=" stands on the line of its key), found "="'),
+    ("table t { any }", '1: expected a value, found the keyword "any"; quote it to use it as a value'),
+    ("table t { @a }", '1: expected a value, found "@"; a value that starts with "@" must be quoted'),
+    ("table t { a", '1: expected a value, a comma or "}", found the end of the file'),
+    ("table t { a } b", '1: expected the end of the line, found "b"'),
+    ("table list { c }", '4: table "list" is already declared at CONF:1'),
+    ('table "a b" { c }', '1: the name of a table may not be empty or have blanks: "a b"'),
+    ('table "<dynamic:0001>" { c }', '1: the name of a table may not start with "<"'),
+    (f"table t {{ {'k' * 1024} }}", "1: a value is longer than 1023 bytes"),
+]
+
+PKI_AND_CA = [
+    ("pki p", ['1: pki "p" has no cert', '1: pki "p" has no key']),
+    ('pki p cert "/c"', '1: pki "p" has no key'),
+    ('pki p cert "c" key "/k"', '1: the path of a certificate must start with "/": "c"'),
+    ('pki p cert "/c" cert "/d" key "/k"', '1: pki "p" already has a cert'),
+    ('pki p cert "/c" key "/k"\npki P key "/l"', '2: pki "p" already has a key'),
+    ('pki "a b" cert "/c" key "/k"',
+     ['1: the name of a pki may not be empty or have blanks: "a b"',
+      '1: the name of a pki must be a host name or "*": "a b"']),
+    ('pki a..b cert "/c" key "/k"', '1: the name of a pki must be a host name or "*": "a..b"'),
+    ('pki p dhe auto cert "/c" key "/k"', "1: dhe auto is not supported yet"),
+    ('pki p dhe maybe cert "/c" key "/k"', '1: expected none, legacy, auto, found "maybe"'),
+    ('pki p crt "/c"',
+     '1: expected an option of pki (cert, dhe, key) or the end of the line, found "crt"; did you mean "cert"?'),
+    ("ca c", '1: expected "cert", found the end of the line'),
+]  # fmt: skip
+
+LISTEN_OPTIONS = (
+    "expected an option of listen (auth, auth-optional, hostname, inet4, inet6, pki, port, smtps, tag, tls, "
+    "tls-require) or the end of the line"
+)
+LISTEN = [
+    ("listen on nowhere", '1: "nowhere" is not an interface, an address or a host name with an address'),
+    ("listen on 192.0.2.300", '1: "192.0.2.300" is not an interface, an address or a host name with an address'),
+    ("listen on bare", '1: interface "bare" has no address'),
+    ("listen on if1 inet6", '1: "if1" has no IPv6 address'),
+    ("listen on 192.0.2.1 inet6", '1: "192.0.2.1" has no IPv6 address'),
+    ("listen on lo inet4 inet6", "1: a family is already given for this listener"),
+    ("listen on lo port 0", "1: a port must be at least 1 and at most 65535, found 0"),
+    ("listen on lo port 65536", "1: a port must be at least 1 and at most 65535, found 65536"),
+    ('listen on lo port "25"', '1: expected a port number without quotes or the name of a service, found "25"'),
+    ("listen on lo port finger", '1: "finger" is not a TCP service in services(5)'),
+    ("listen on lo port 25 port 26", "1: a port is already given for this listener"),
+    ("listen on lo prot 25", f'1: {LISTEN_OPTIONS}, found "prot"; did you mean "port"?'),
+    ("listen on lo 25", f"1: {LISTEN_OPTIONS}, found the number 25"),
+    ("listen on lo tls", "1: tls needs a pki"),
+    ("listen on lo smtps", "1: smtps needs a pki"),
+    ("listen on lo auth", "1: auth needs tls, tls-require or smtps"),
+    ("listen on lo auth-optional <file>", "4: auth needs tls, tls-require or smtps"),
+    (PKI + "listen on lo pki p", "2: pki needs tls, tls-require or smtps"),
+    (PKI + "listen on lo tls smtps pki p", "2: a TLS mode is already given for this listener"),
+    (PKI + "listen on lo tls pki p pki P", '2: pki "p" is already given for this listener'),
+    ("listen on lo tls pki q", '1: no pki is declared with the name "q"'),
+    ("listen on lo tls pki p\n" + PKI, '1: no pki is declared with the name "p"'),
+    (PKI + "listen on lo tls pki p auth auth-optional", "2: auth is already given for this listener"),
+    (PKI + "listen on lo tls pki p auth <fiel>",
+     '5: no table is declared with the name "fiel"; did you mean "file"?'),
+    (PKI + "listen on lo tls pki p auth <list>",
+     '5: auth needs a mapping such as { key = value }, but table "list" is a list'),
+    (PKI + "listen on lo tls pki p auth bob",
+     "2: auth needs a mapping such as { key = value }, but these values are a list"),
+    (PKI + "listen on lo tls-require verify pki p", "2: verify is not supported yet"),
+    ("listen on lo tag a tag b", "1: a tag is already given for this listener"),
+    (f"listen on lo tag {'t' * 33}", "1: a tag has at most 32 characters, found 33"),
+    ('listen on lo hostname "a b"',
+     ['1: the hostname may not be empty or have blanks: "a b"',
+      '1: the hostname must be a host name or an address in brackets: "a b"']),
+    ("listen on lo\nlisten on 127.0.0.1", "2: 127.0.0.1 port 25 is already listened on at CONF:1"),
+    ("listen on socket\nlisten on socket", "2: listen on socket is already declared at CONF:1"),
+    ("listen on socket port 25",
+     '1: expected an option of listen on socket (tag) or the end of the line, found the keyword "port"'),
+    *[(f"listen on lo {word}", f"1: {word} is not supported yet")
+      for word in ("ca", "ciphers", "filter", "hostnames", "mask-src", "no-dsn", "protocols", "proxy-v2",
+                   "received-auth", "senders")],
+    *[(f"listen on socket {word}", f"1: {word} is not supported yet") for word in ("filter", "mask-src", "no-dsn")],
+]  # fmt: skip
+
+ACTION = [
+    ("action", "1: expected the name of an action, found the end of the line"),
+    ("action relay relay",
+     '1: expected the name of an action, found the keyword "relay"; quote it to use it as a value'),
+    ("action a", "1: expected what the action does (lmtp, maildir, mbox, relay), found the end of the line"),
+    ("action a malidir",
+     '1: expected what the action does (lmtp, maildir, mbox, relay), found "malidir"; did you mean "maildir"?'),
+    ("action a relay\naction a mbox", '2: action "a" is already declared at CONF:1'),
+    ('action a mda "x"', "1: action mda is not supported yet"),
+    ("action a expand-only", "1: action expand-only is not supported yet"),
+    ("action a forward-only", "1: action forward-only is not supported yet"),
+    ("action a maildir junk", "1: junk is not supported yet"),
+    ("action a maildir userbase <file>", "4: userbase is not supported yet"),
+    ("action a maildir wrapper w", "1: wrapper is not supported yet"),
+    ('action a maildir ""', "1: the path of a maildir may not be empty"),
+    ('action a maildir "%{usr}"', '1: "%{usr}" is not a format specifier'),
+    ('action a maildir "%{dest:upcase}"',
+     '1: "upcase" is not a modifier of format specifiers (lowercase, uppercase, strip, raw)'),
+    ('action a maildir "%{dest"', '1: a format specifier starts with "%{" and is not closed'),
+    ("action a mbox user bob", "1: user cannot be given with mbox"),
+    ("action a mbox alias <map> virtual <map>", "4: alias and virtual exclude each other"),
+    ("action a mbox alias <list>", '4: alias needs a mapping such as { key = value }, but table "list" is a list'),
+    ("action a mbox alias { a }", "1: alias needs a mapping such as { key = value }, but these values are a list"),
+    ("action a mbox alias",
+     '1: expected a value, <table> or values in braces after "alias", found the end of the line'),
+    ("action a maildir user a user b", "1: user is already given for this action"),
+    ("action a maildir ttl 1d user b", "1: user must come before ttl"),
+    ("action a maildir ttl 7",
+     "1: expected the ttl with a unit: s, m, h or d, found the number 7"),
+    ("action a maildir ttl 7w", '1: the ttl is a positive number and s, m, h or d, such as 4d: "7w"'),
+    ("action a maildir 5",
+     '1: expected an option of maildir (alias, ttl, user, virtual) or the end of the line, found the number 5'),
+    ('action a lmtp "/l" alais <map>',
+     '4: expected an option of lmtp (alias, ttl, user, virtual) or the end of the line, found "alais"; '
+     'did you mean "alias"?'),
+    (f'action a lmtp "/{"l" * 103}"', "1: the path of a socket has at most 103 bytes"),
+    ("action a lmtp localhost:x", '1: "x" is not a port number (1 to 65535)'),
+    ("action a lmtp", "1: expected an absolute socket path or host:port, found the end of the line"),
+    ("action a relay host smtp://bob@mx1",
+     '1: "smtp://bob@mx1": smtp:// does not always encrypt; a label needs smtp+tls:// or smtps://'),
+    ("action a relay host smtps://bob@mx1", "1: a host with a label needs auth, the table of credentials"),
+    ("action a relay host { mx1, smtps://mx2 }",
+     "1: hosts of different protocols or labels in one action are not supported yet"),
+    ("action a relay host <map>", '4: host needs a list such as { a, b }, but table "map" is a mapping'),
+    ("action a relay host <file>",
+     "4: host <file> is not supported yet for a table in a file; list the hosts in braces"),
+    ("action a relay host lmtp://mx1:24", "1: lmtp:// is not supported yet in a relay host; use action lmtp"),
+    ("action a relay host smtp+notls://mx1 tls", "1: tls and a host with smtp+notls:// contradict each other"),
+    ("action a relay auth <file> host smtps://b@mx1", "4: auth must come after host"),
+    ("action a relay auth <file>", "4: auth must come after host"),
+    ("action a relay tls tls", "1: tls is already given for this action"),
+    ("action a relay tls no-verfy",
+     '1: expected an option of relay (auth, helo, host, pki, tls, ttl) or the end of the line, found "no-verfy"'),
+    ("action a relay pki q", '1: no pki is declared with the name "q"'),
+    ("action a relay helo a_b..c", '1: the helo name must be a host name or an address in brackets: "a_b..c"'),
+    ("action a relay user bob",
+     '1: expected an option of relay (auth, helo, host, pki, tls, ttl) or the end of the line, '
+     'found the keyword "user"'),
+    *[(f"action a relay {word}", f"1: {word} is not supported yet")
+      for word in ("backup", "ca", "ciphers", "domain", "filter", "helo-src", "mail-from", "protocols", "src", "srs")],
+]  # fmt: skip
+
+WORDS = "from, for, auth, helo, mail-from, rcpt-to, tag, tls"
+MATCH = [
+    ("match", f"1: expected a condition ({WORDS}), action or reject, found the end of the line"),
+    ("match from any", f"1: expected a condition ({WORDS}), action or reject, found the end of the line"),
+    ("match ! action a", f'1: expected a condition ({WORDS}), found the keyword "action"'),
+    ("match form any reject",
+     f'1: expected a condition ({WORDS}), action or reject, found "form"; did you mean "for"?'),
+    ("match from anywhere reject",
+     '1: expected any, auth, local, mail-from, socket, src after from, found "anywhere"'),
+    ("match for socket reject",
+     '1: expected any, domain, local, rcpt-to after for, found the keyword "socket"'),
+    ("match from any from local reject", "1: from is already given for this rule"),
+    ("match for any !for local reject", "1: for is already given for this rule"),
+    ("match from auth auth reject", "1: auth is already given for this rule"),
+    ("match auth from auth reject", "1: auth is already given for this rule"),
+    ("match for rcpt-to a@b rcpt-to c@d reject", "1: rcpt-to is already given for this rule"),
+    ("match tls !tls reject", "1: tls is already given for this rule"),
+    ("match for domain reject",
+     '1: expected a value, <table> or values in braces after "for domain", found the keyword "reject"; '
+     "quote it to use it as a value"),
+    ("match for domain <map> reject", '4: for domain needs a list such as { a, b }, but table "map" is a mapping'),
+    ("match for domain <nope> reject", '1: no table is declared with the name "nope"'),
+    ("match for domain <any> reject",
+     '1: expected the name of a table, found the keyword "any"; quote it to use it as a value'),
+    ("match tag { a = b } reject", "1: tag needs a list such as { a, b }, but these values are a mapping"),
+    ("match from src 10.0.0.300 reject", '1: "10.0.0.300" is not an address or a network such as 192.0.2.0/24'),
+    ("match from src 10.0.0.0/33 reject", '1: "10.0.0.0/33" is not an address or a network such as 192.0.2.0/24'),
+    ("match from any action nope", '1: no action is declared with the name "nope"'),
+    ("action send relay\nmatch from any action sned",
+     '2: no action is declared with the name "sned"; did you mean "send"?'),
+    ("match from any action later\naction later relay", '1: no action is declared with the name "later"'),
+    ("match from any action",
+     "1: expected the name of an action, found the end of the line"),
+    ("match from any reject tag x", '1: expected the end of the line, found the keyword "tag"'),
+    ("match from rdns reject", "1: rdns is not supported yet"),
+    ("match for domain regex x reject", "1: regex is not supported yet"),
+    ("match helo regex x reject", "1: regex is not supported yet"),
+]  # fmt: skip
+
+GLOBAL = [
+    ("admd x", "1: admd is not supported yet"),
+    ("filter f chain { a }", "1: filter is not supported yet"),
+    ('proc p "/x"', "1: proc is not supported yet"),
+    ('srs key "x"', "1: srs is not supported yet"),
+    ("smtp ciphers x", "1: smtp ciphers is not supported yet"),
+    ("queue compression", "1: queue compression is not supported yet"),
+    ("queue encryption", "1: queue encryption is not supported yet"),
+    ("mta max-deferred 5", "1: mta max-deferred is not supported yet"),
+    ('mda wrapper w "x"', "1: mda wrapper is not supported yet"),
+    ("mta limit for domain a.example max-conn-per-host 5", "1: mta limit for domain is not supported yet"),
+    ("mta limit max-conn-per-host 5 inet6", "1: mta limit inet6 is not supported yet"),
+    ("smtp", '1: expected "limit" or "max-message-size" or "sub-addr-delim", found the end of the line'),
+    ("smtp limits max-rcpt 5",
+     '1: expected "limit" or "max-message-size" or "sub-addr-delim", found "limits"; did you mean "limit"?'),
+    ("smtp limit max-rcpts 5",
+     '1: expected a limit of smtp (max-mails, max-rcpt), found "max-rcpts"; did you mean "max-rcpt"?'),
+    ('smtp limit max-rcpt "10"', '1: expected a number without quotes for smtp limit max-rcpt, found "10"'),
+    ("smtp limit max-rcpt 0", "1: smtp limit max-rcpt must be at least 1 and at most 4294967295, found 0"),
+    ("smtp limit max-rcpt", "1: expected a number for smtp limit max-rcpt, found the end of the line"),
+    ("smtp max-message-size 10MB",
+     '1: a size is a number and one of B, K, M, G, T, P, E, such as 35M: "10MB"'),
+    ("smtp max-message-size -1",
+     "1: max-message-size must be at least 0 and at most 9223372036854775807, found -1"),
+    ('smtp sub-addr-delim "++"', '1: sub-addr-delim is one printable character, not a space or "@": "++"'),
+    ('smtp sub-addr-delim "@"', '1: sub-addr-delim is one printable character, not a space or "@": "@"'),
+    ("smtp sub-addr-delim +",
+     '1: expected one character in quotes, found "+"; a value that starts with "+" must be quoted'),
+    ("queue ttl 4", "1: expected the queue ttl with a unit: s, m, h or d, found the number 4"),
+    ("queue ttl 0d", '1: the queue ttl is a positive number and s, m, h or d, such as 4d: "0d"'),
+    ("bounce warn-interval 1h, 2h, 3h, 4h, 5h", "1: at most 4 warn-intervals, found 5"),
+    ("bounce warn-interval 1h,", "1: expected a warn-interval, found the end of the line"),
+    ("scheduler limit max-inflight -1",
+     "1: scheduler limit max-inflight must be at least 1 and at most 4294967295, found -1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), SYNTAX + TABLE + PKI_AND_CA + LISTEN + ACTION + MATCH + GLOBAL)
+def test_refused_with_a_reason(errors_of, text: str, expected: str | list[str]) -> None:
+    """file:line: what was expected and what was found."""
+    if any(f"<{name}>" in text for name in ("list", "map", "file", "fiel")) or text.startswith("table list"):
+        text = TABLES + text
+    ending = "" if "quote that starts" in str(expected) or "end of the file" in str(expected) else "\n" + RULE
+    assert errors_of(text + ending)[: 1 if not ending else None] == (
+        [expected] if isinstance(expected, str) else expected
+    )
+
+
+def test_every_problem_is_reported(errors_of) -> None:
+    """Reading goes on at the next line, after the braces of a list, or at the next directive."""
+    text = """\
+lisen on lo
+table t {
+    a, 5
+    b
+}
+filter f chain {
+    "x"
+}
+listen on lo prot 25
+table open {
+    a
+    b = c
+match from any action a
+action a relay
+match from any tags x action a
+match from any action a
+"""
+    words = [line.split(":")[0] for line in errors_of(text)]
+    assert words == ["1", "3", "6", "9", "12", "13", "15"]
+
+
+def test_a_broken_declaration_is_reported_once(errors_of) -> None:
+    """Uses of what was declared with an error are not reported as well."""
+    text = "table t 5\naction a relay foo\nmatch from any for domain <t> action a\n"
+    assert [line.split(":")[0] for line in errors_of(text)] == ["1", "2"]
+
+
+def test_no_rule_is_fatal(errors_of) -> None:
+    """A configuration without match would accept nothing (FEATURES A1, order)."""
+    expected = "/etc/mail/smtpd.conf: there is no match rule, so no mail would be accepted"
+    assert errors_of("") == [expected.replace("/etc/mail/smtpd.conf", "CONF")]
+    assert errors_of("listen on lo\n") == [expected.replace("/etc/mail/smtpd.conf", "CONF")]
+    assert errors_of("match from any\n")[0].startswith("1: expected a condition")
+    assert len(errors_of("match from any\n")) == 1
+
+
+def test_a_file_that_cannot_be_read(load_text, errors_of) -> None:
+    """The file itself and included ones: the reason of the system, no traceback."""
+    assert errors_of("", files={"/etc/mail/smtpd.conf": PermissionError(13, "Permission denied")}) == [
+        "CONF: cannot be read: Permission denied"
+    ]
+    undecodable = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    assert errors_of("", files={"/etc/mail/smtpd.conf": undecodable}) == ["CONF: is not UTF-8 text"]
+    assert errors_of('include "/nope"\n' + RULE) == ["/nope: cannot be read: No such file or directory"]
+    assert errors_of('include "/a"\n' + RULE, files={"/a": "\nlisen"}) == [
+        '/a:2: expected a directive or a macro, found "lisen"; did you mean "listen"?'
+    ]
+
+
+def test_include_cycles(errors_of) -> None:
+    """A file that includes itself, at any depth and however its path is spelt, is an error."""
+    assert errors_of('include "/etc/mail/smtpd.conf"\n' + RULE) == ['1: "/etc/mail/smtpd.conf" includes itself'.replace(
+        "/etc/mail/smtpd.conf", "CONF"
+    )]  # fmt: skip
+    files = {"/a": 'include "/x/../b"\n', "/x/../b": 'include "/a"\n'}
+    assert errors_of('include "/a"\n' + RULE, files=files) == ['/x/../b:1: "/a" includes itself']
+    deep = {f"/{n}": f'include "/{n + 1}"\n' for n in range(40)}
+    assert errors_of('include "/0"\n' + RULE, files=deep) == ["/14:1: files include each other more than 16 deep"]
+
+
+def test_many_includes(errors_of) -> None:
+    """Files that include each other over and over end at a bound, not never."""
+    files = {f"/{n}": f'include "/{n + 1}"\n' * 8 for n in range(12)} | {"/12": ""}
+    assert "more than 1000 files are included" in errors_of('include "/0"\n' + RULE, files=files)[0]
+
+
+def test_problems_are_one_printable_line(errors_of) -> None:
+    """What the file holds is escaped where it is quoted back."""
+    assert errors_of("table \x1b[31m {a}\n" + RULE) == ['1: expected the name of a table, found "\\x1b"']
+
+
+def test_too_many_listeners(errors_of) -> None:
+    """The contract has room for 256 addresses, the local socket among them."""
+    lines = "".join(f"listen on 127.0.0.1 port {port}\n" for port in range(1000, 1256))
+    assert errors_of(lines + RULE) == ["CONF: at most 255 addresses to listen on, found 256"]
