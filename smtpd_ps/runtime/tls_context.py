@@ -130,7 +130,8 @@ def client_context(
     """For a relay: TLS 1.2 and later, with a client certificate if `identity` is given.
 
     With `verify` the server must prove the host name given to client_pump, to a CA of `ca_pem` (PEM
-    text) or else of the system. Raises PkiError, also when the system has no CA at all.
+    text) or else of the system (some MiB: make one context and keep it). Raises PkiError, also when
+    the system has no CA at all.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _restrict(context, ciphers)
@@ -147,7 +148,7 @@ def client_context(
             _load_system_cas(context)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise PkiError(f"CA certificates: {error}") from None
-    if not context.cert_store_stats()["x509_ca"]:
+    if not context.cert_store_stats()["x509"]:
         raise PkiError("CA certificates: the system has none; relays with verification would all fail")
     return context
 
@@ -155,7 +156,7 @@ def client_context(
 def _load_system_cas(context: ssl.SSLContext) -> None:
     """All of the system's CAs now: a directory of hashed names would be read later, from the chroot."""
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    if context.cert_store_stats()["x509_ca"]:
+    if context.cert_store_stats()["x509"]:
         return
     folder = ssl.get_default_verify_paths().capath
     for path in sorted(Path(folder).glob("*.[0-9]")) if folder else ():
