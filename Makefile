@@ -47,11 +47,9 @@ check: $(venv)/.check ## lint, types, layers, sizes, banned words, shell scripts
 docs: $(venv)/.run ## write the generated tables of docs/ARCHITECTURE.md anew
 	$(bin)/python tests/arch/generate_architecture.py
 
-# Services of the packages are kept from starting: the tests start their own in scratch directories.
-INTEROP = dovecot:dovecot-core lmtp:dovecot-lmtpd cyrmaster:cyrus-imapd postfix \
-	dnsmasq:dnsmasq-base swaks msmtp openssl
+# The packages' own services are kept from starting: the tests start theirs in scratch directories.
 interop: $(venv)/.test ## delivery to real Dovecot, Cyrus and Postfix, and real clients (installs them)
-	@sh .ci/need -n $(INTEROP)
+	@sh .ci/need -n $$(cat tests/interop/packages.txt)
 	$(bin)/python -m pytest tests/interop
 
 install: ## install below PREFIX (default /usr/local), inside DESTDIR where given
@@ -63,7 +61,7 @@ clean: ## remove what the other targets made
 
 # The checkout itself is what runs: children are started with `python -I`, which reads the environment's
 # path file and nothing else. The plain path file ("compat") costs a child nothing at start.
-editable = $(bin)/python -m pip install -q --config-settings editable_mode=compat -e
+editable = $(bin)/python -m pip install -qq --config-settings editable_mode=compat -e
 
 $(bin)/python:
 	sh .ci/venv '$(python)' $(venv)

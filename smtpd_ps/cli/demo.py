@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 CONFIGURATION = """\
 table people {{ "{address}" = "{user}" }}
-table submitters file:{home}/submitters
+table submitters "{home}/submitters"
 
 pki demo cert "{home}/demo.crt"
 pki demo key "{home}/demo.key"
