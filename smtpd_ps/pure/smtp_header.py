@@ -36,8 +36,8 @@ class Header:
 
 
 def header_complete(data: bytes | bytearray) -> bool:
-    """Whether the blank line after the header block has arrived."""
-    return data.startswith(b"\r\n") or b"\r\n\r\n" in data
+    """Whether the blank line after the header block is there, within MAX_HEADER_BYTES."""
+    return data.startswith(b"\r\n") or data.find(b"\r\n\r\n", 0, MAX_HEADER_BYTES) >= 0
 
 
 def examine(data: bytes | bytearray) -> Header:

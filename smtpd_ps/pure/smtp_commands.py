@@ -1,0 +1,282 @@
+"""The commands of the SMTP server: one table, one function a command.
+
+Runs in smtp on the bytes of remote clients, made text before: printable ASCII without line ends.
+Codes, words and order of the checks are OpenSMTPD's (QUIRKS "SMTP", FEATURES A9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.address import AddressError, helo_valid, parse_path
+from smtpd_ps.pure.sasl import MAX_PASSWORD, MAX_USER, SaslError, decode_plain, decode_text
+from smtpd_ps.pure.smtp_service import Phase, State
+
+if TYPE_CHECKING:
+    from smtpd_ps.pure.smtp_session import ServerSession
+
+Run = Callable[["ServerSession", str | None], None]
+
+_MAX_SIZE_DIGITS = 20  # RFC 1870 4
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row: what runs it, in which phases, and whether it must stand alone on its line."""
+
+    run: Run
+    phases: Phase
+    bare: bool = False
+
+
+def _helo(session: ServerSession, name: str | None) -> None:
+    if name is None:
+        session.refuse(say.HELO_WITHOUT_NAME)
+    elif _identify(session, name, extended=False):
+        session.reply(_hello(session, name, " "))
+
+
+def _ehlo(session: ServerSession, name: str | None) -> None:
+    if name is None:
+        session.refuse(say.EHLO_WITHOUT_NAME)
+    elif _identify(session, name, extended=True):
+        extensions = session.service.extensions(session.secure, session.authenticated)
+        session.reply(_hello(session, name, "-") + extensions)
+
+
+def _identify(session: ServerSession, name: str, extended: bool) -> bool:
+    """RFC 5321 4.1.4: a repeated EHLO is taken, and resets."""
+    if not helo_valid(name):
+        session.refuse(say.BAD_HELO)
+        return False
+    session.drop_transaction()
+    session.helo = name
+    session.extended = extended
+    session.phase = Phase.READY
+    return True
+
+
+def _hello(session: ServerSession, name: str, mark: str) -> bytes:
+    return f"250{mark}{session.service.hostname} Hello {name} [{session.address}], pleased to meet you\r\n".encode()
+
+
+def _starttls(session: ServerSession, argument: str | None) -> None:
+    if session.secure:
+        session.refuse(say.SECURED_ALREADY)
+    elif not session.service.offers_starttls(secure=False):
+        session.refuse(say.NOT_SUPPORTED)
+    elif argument is not None:
+        session.refuse(say.NO_PARAMETERS)
+    else:
+        session.state = State.HANDSHAKE
+
+
+def _auth(session: ServerSession, argument: str | None) -> None:
+    if session.authenticated:
+        session.refuse(say.AUTHENTICATED_ALREADY)
+    elif not session.service.offers_auth(session.secure, authenticated=False):
+        session.refuse(say.NOT_SUPPORTED)
+    elif not argument:
+        session.refuse(say.PARAMETERS_MISSING)
+    else:
+        mechanism, _, response = argument.partition(" ")
+        start = _MECHANISMS.get(mechanism.upper())
+        if start is None:
+            words = f'5.7.4 Security features not supported: AUTH method "{mechanism[:40]}" not supported'
+            session.refuse(say.reply(504, words))
+        else:
+            start(session, response.strip(" "))
+
+
+def _auth_plain(session: ServerSession, response: str) -> None:
+    session.state = State.AUTH_PLAIN
+    if response:
+        authenticate(session, response.encode("ascii"))
+    else:
+        session.reply(say.SEND_RESPONSE)
+
+
+def _auth_login(session: ServerSession, response: str) -> None:
+    session.state = State.AUTH_USER
+    if response:
+        user_given(session, response.encode("ascii"))
+    else:
+        session.reply(say.SEND_USER)
+
+
+_MECHANISMS: dict[str, Callable[[ServerSession, str], None]] = {"PLAIN": _auth_plain, "LOGIN": _auth_login}
+
+
+def authenticate(session: ServerSession, response: bytes) -> None:
+    """A PLAIN response has come; "*" cancels and is as bad as bad base64: 501 (RFC 4954 4)."""
+    try:
+        session.user, password = decode_plain(response)
+    except SaslError:
+        _bad_response(session)
+    else:
+        _ask(session, password)
+
+
+def user_given(session: ServerSession, response: bytes) -> None:
+    """The user name of LOGIN has come."""
+    try:
+        session.user = decode_text(response, MAX_USER)
+    except SaslError:
+        _bad_response(session)
+    else:
+        session.state = State.AUTH_PASSWORD
+        session.reply(say.SEND_PASSWORD)
+
+
+def password_given(session: ServerSession, response: bytes) -> None:
+    """The password of LOGIN has come."""
+    try:
+        password = decode_text(response, MAX_PASSWORD)
+    except SaslError:
+        _bad_response(session)
+    else:
+        _ask(session, password)
+
+
+def _bad_response(session: ServerSession) -> None:
+    session.state = State.COMMAND
+    session.refuse(say.BAD_RESPONSE)
+
+
+def _ask(session: ServerSession, password: str) -> None:
+    session.state = State.AUTH_WAIT
+    table = session.service.listener.auth_table
+    session.send(m.AuthRequest(session.id, table, session.user, password))
+
+
+def _mail(session: ServerSession, argument: str | None) -> None:
+    if argument is None or argument[:5].upper() != "FROM:":
+        session.refuse(say.UNRECOGNIZED)
+        return
+    service = session.service
+    if service.listener.tls == "require" and not session.secure:
+        session.refuse(say.STARTTLS_FIRST)
+        return
+    if service.listener.auth == "require" and not session.authenticated:
+        session.refuse(say.AUTH_FIRST)
+        return
+    if session.mails >= service.settings.max_mails:
+        session.refuse(say.TOO_MANY_MAILS)
+        return
+    try:
+        path, options = _cut_path(argument[5:])
+        sender = parse_path(path, service.hostname, null_allowed=True)
+    except AddressError:
+        session.refuse(say.BAD_SENDER)
+        return
+    refusal = _mail_options(options, service.settings.max_message_bytes) if options else b""
+    if refusal:
+        session.refuse(refusal)
+        return
+    msgid = service.take_id()
+    if msgid is None:
+        session.refuse(say.NO_MESSAGE_ID)
+        return
+    session.begin_transaction(sender, msgid)
+    session.reply(say.OK)
+
+
+def _mail_options(options: str, max_bytes: int) -> bytes:
+    """Check the parameters of MAIL; the refusal, or b"". What 8BITMIME says is seen in the data."""
+    seen = set()
+    for option in options.split():
+        keyword, _, value = option.partition("=")
+        keyword = keyword.upper()
+        if keyword in seen:
+            return say.OPTION_TWICE
+        seen.add(keyword)
+        if keyword == "SIZE":
+            if not value.isdigit() or len(value) > _MAX_SIZE_DIGITS:
+                return say.BAD_SIZE
+            if int(value) > max_bytes:
+                return say.SIZE_TOO_BIG
+        elif not (keyword == "BODY" and value.upper() in ("7BIT", "8BITMIME")) and not (keyword == "AUTH" and value):
+            return say.reply(503, f"5.5.4 Invalid command arguments: Unsupported option {option[:200]}")
+    return b""
+
+
+def _rcpt(session: ServerSession, argument: str | None) -> None:
+    if argument is None or argument[:3].upper() != "TO:":
+        session.refuse(say.UNRECOGNIZED)
+        return
+    transaction = session.transaction
+    assert transaction is not None
+    if transaction.accepted + len(transaction.slots) >= session.service.settings.max_recipients:
+        session.refuse(say.TOO_MANY_RECIPIENTS)
+        return
+    try:
+        path, options = _cut_path(argument[3:])
+        recipient = parse_path(path, session.service.hostname)
+    except AddressError:
+        session.refuse(say.BAD_RECIPIENT)
+        return
+    if options:
+        session.refuse(say.reply(503, f"Unsupported option {options.split()[0][:200]}"))
+        return
+    session.ask_recipient(recipient)
+
+
+def _cut_path(argument: str) -> tuple[str, str]:
+    """What stands between "<" and ">", and the options behind. Raises AddressError."""
+    argument = argument.lstrip(" ")
+    end = argument.find(">")
+    if argument[:1] != "<" or end < 0:
+        raise AddressError("no path in angle brackets")
+    options = argument[end + 1 :]
+    if options and options[0] != " ":
+        raise AddressError("no blank after the path")
+    return argument[1:end], options.strip(" ")
+
+
+def _data(session: ServerSession, _argument: str | None) -> None:
+    assert session.transaction is not None
+    if not session.transaction.accepted:
+        session.refuse(say.NO_RECIPIENT)
+    else:
+        session.data_wanted()
+
+
+def _rset(session: ServerSession, _argument: str | None) -> None:
+    session.drop_transaction()
+    session.reply(say.RESET)
+
+
+def _noop(session: ServerSession, _argument: str | None) -> None:
+    session.reply(say.OK)
+
+
+def _help(session: ServerSession, _argument: str | None) -> None:
+    session.reply(say.HELP)
+
+
+def _wiz(session: ServerSession, _argument: str | None) -> None:
+    session.refuse(say.NO_JOKES)
+
+
+def _quit(session: ServerSession, _argument: str | None) -> None:
+    session.end("quit", say.BYE)
+
+
+COMMANDS: dict[str, Command] = {
+    "HELO": Command(_helo, Phase.ANY),
+    "EHLO": Command(_ehlo, Phase.ANY),
+    "STARTTLS": Command(_starttls, Phase.READY),
+    "AUTH": Command(_auth, Phase.READY),
+    "MAIL": Command(_mail, Phase.READY),
+    "RCPT": Command(_rcpt, Phase.MAIL),
+    "DATA": Command(_data, Phase.MAIL, bare=True),
+    "RSET": Command(_rset, Phase.GREETED, bare=True),
+    "NOOP": Command(_noop, Phase.ANY),
+    "HELP": Command(_help, Phase.ANY, bare=True),
+    "QUIT": Command(_quit, Phase.ANY, bare=True),
+    "WIZ": Command(_wiz, Phase.ANY),
+}

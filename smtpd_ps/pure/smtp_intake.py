@@ -1,0 +1,143 @@
+"""A message on its way in: what the client sends becomes what queue stores.
+
+Runs in smtp on the bytes of remote clients. Keeps a message in memory until it is known to be
+small (it then travels in one Commit) or outgrows that (it then goes to a spool file, block by
+block), checks its header and puts the Received header on top. A message that must be refused is
+swallowed to its end and refused once.
+"""
+
+from smtpd_ps.contract.values import INLINE_BODY_BYTES
+from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.smtp_data import DataReader, Fault
+from smtpd_ps.pure.smtp_header import (
+    MAX_HEADER_BYTES,
+    Header,
+    HeaderError,
+    LoopError,
+    examine,
+    header_complete,
+    without_bcc,
+)  # fmt: skip
+
+_SWALLOW_BYTES = 64 << 20  # beyond twice the limit; then the connection is closed
+
+_FAULTS = (
+    (Fault.BARE, say.BARE_LINE_END),
+    (Fault.NUL, say.NUL_BYTE),
+    (Fault.LONG_LINE, say.DATA_LINE_TOO_LONG),
+    (Fault.TOO_BIG, say.TOO_BIG),
+)
+
+
+class Intake:
+    """One message. `received` goes on top; `date` and `message_id`, header lines, are added where
+    the message lacks them ("" to leave it alone).
+    """  # fmt: skip
+
+    __slots__ = ("_date", "_kept", "_max_bytes", "_message_id", "_reader", "_received", "_refusal", "in_file", "stored")
+
+    def __init__(self, max_bytes: int, received: bytes, date: str = "", message_id: str = "") -> None:
+        self._reader = DataReader(max_bytes)
+        self._max_bytes = max_bytes
+        self._received = received
+        self._date = date
+        self._message_id = message_id
+        self._kept = bytearray()
+        self._refusal = b""
+        self.in_file = False  # the header is through, and `feed` returns what goes to the file
+        self.stored = 0  # bytes that were handed out
+
+    @property
+    def done(self) -> bool:
+        """Whether the end of the message was seen."""
+        return self._reader.done
+
+    @property
+    def rest(self) -> bytes:
+        """What the client sent after the end."""
+        return self._reader.rest
+
+    @property
+    def eight_bit(self) -> bool:
+        """Whether the message has bytes above 127."""
+        return self._reader.eight_bit
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the client goes on and on with a message that is too big."""
+        return self._reader.size_bytes > 2 * self._max_bytes + _SWALLOW_BYTES
+
+    @property
+    def size_bytes(self) -> int:
+        """The message's size as the client sent it."""
+        return self._reader.size_bytes
+
+    def refusal(self) -> bytes:
+        """The reply that refuses the message, b"" while there is nothing against it."""
+        faults = self._reader.faults
+        if faults:
+            return next(line for fault, line in _FAULTS if faults & fault)
+        return self._refusal
+
+    def refuse(self, line: bytes) -> None:
+        """Refuse it for a reason that is not in its bytes."""
+        self._refusal = self._refusal or line
+        self._kept.clear()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what arrived; return what is to be appended to the spool file (if it is `in_file`)."""
+        block = self._reader.feed(data)
+        if self._reader.faults or self._refusal:
+            self._kept.clear()
+            return b""
+        if self.in_file:
+            self.stored += len(block)
+            return block
+        self._kept += block
+        return b""
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether it is time to ask for a spool file; `spill` then returns its first block."""
+        kept = self._kept
+        if self.in_file or len(kept) + len(self._received) + len(self._message_id) + 128 <= INLINE_BODY_BYTES:
+            return False
+        return self.done or len(kept) > MAX_HEADER_BYTES or header_complete(kept)
+
+    def take(self) -> bytes:
+        """All that is kept, Received on top and the header completed; b"" when it is refused."""
+        header = self._check()
+        if header is None:
+            return b""
+        added = f"{'' if header.has_date else self._date}{'' if header.has_message_id else self._message_id}"
+        if added or header.has_bcc:
+            block = bytes(self._kept[: header.end])
+            if header.has_bcc:
+                block = without_bcc(block)
+            data = b"".join((self._received, block, added.encode("ascii", "replace"), self._kept[header.end :]))
+        else:
+            data = b"".join((self._received, self._kept))
+        self._kept.clear()
+        self.stored += len(data)
+        return data
+
+    def spill(self) -> bytes:
+        """`take`, and from now on `feed` returns what follows."""
+        data = self.take()
+        self.in_file = not self._refusal
+        return data
+
+    def _check(self) -> Header | None:
+        kept = self._kept
+        too_big = len(kept) > MAX_HEADER_BYTES and not header_complete(kept)
+        try:
+            header = examine(kept[: kept.rfind(b"\n", 0, MAX_HEADER_BYTES) + 1] if too_big else kept)
+        except HeaderError:
+            self.refuse(say.BAD_MESSAGE)
+        except LoopError:
+            self.refuse(say.LOOP)
+        else:
+            if not too_big:
+                return header
+            self.refuse(say.HEADER_TOO_BIG)
+        return None

@@ -1,0 +1,125 @@
+"""The vocabulary of the SMTP server's core: states, actions, and what a listener offers.
+
+Runs in smtp; parses nothing. The session (pure/smtp_session) is told what happens and answers
+with actions; smtp's glue carries them out. Clock, randomness and message ids are handed in here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, IntFlag
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.settings import ListenerSettings, SmtpSettings
+from smtpd_ps.pure.received import PROGRAM
+
+
+class State(Enum):
+    """What the session waits for."""
+
+    HANDSHAKE = "the client, to finish a TLS handshake"
+    COMMAND = "a command line"
+    AUTH_PLAIN = "the PLAIN response"
+    AUTH_USER = "the LOGIN user name"
+    AUTH_PASSWORD = "the LOGIN password"  # noqa: S105
+    AUTH_WAIT = "lookup, to check a password"
+    AUTH_DELAY = "a moment, before a 535"
+    PEER_WAIT = "lookup, to say who the client is, before the 354"
+    DATA = "message bytes"
+    FILE_WAIT = "queue, to open a spool file"
+    COMMIT = "queue, to store the message"
+    CLOSED = "nothing, but answers that are still due"
+
+
+READS_LINES = frozenset({State.COMMAND, State.AUTH_PLAIN, State.AUTH_USER, State.AUTH_PASSWORD})
+WAITS_FOR_CLIENT = READS_LINES | {State.HANDSHAKE, State.DATA}
+
+EXPECTED: dict[State, frozenset[type[m.Message]]] = {
+    State.AUTH_WAIT: frozenset({m.AuthReply}),
+    State.FILE_WAIT: frozenset({m.BodyFile, m.BodyRefused}),
+    State.COMMIT: frozenset({m.Committed}),
+}
+"""The answers that a state waits for. PeerInfo and the answers to recipients may come in any."""
+
+
+class Phase(IntFlag):
+    """How far the dialogue is; the command table says which commands are allowed when."""
+
+    FRESH = 1  # no HELO yet
+    READY = 2  # greeted, no transaction
+    MAIL = 4  # in a transaction
+    GREETED = 6
+    ANY = 7
+
+
+class UnexpectedAnswer(Exception):
+    """A core process answered what was not asked: it is broken or taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Begin the handshake when all is sent; answer with `tls_started`."""
+
+    implicit: bool  # a port that speaks TLS from the start
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBody:
+    """Append to the spool file."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Call `wait_over` after that long."""
+
+    secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection when all is sent."""
+
+
+Action = bytes | str | m.Message | StartTls | WriteBody | Wait | Close
+"""bytes: send them. str: log that line. A message: send it to the process it has a route to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one listener offers, and what its sessions take from outside."""
+
+    settings: SmtpSettings
+    listener: ListenerSettings
+    take_id: Callable[[], int | None]  # a message id; None when queue's lease is used up
+    give_back_id: Callable[[int], None]  # one that queue never saw
+    random: Callable[[], float]  # 0 to 1
+    random_bits: Callable[[], int]  # 64 bits
+    date: Callable[[], str]  # now, as RFC 5322 writes it
+    hostname: str = field(init=False)
+    greeting: bytes = field(init=False)
+    submission: bool = field(init=False)  # add what a mail user agent forgot (QUIRKS 27)
+
+    def __post_init__(self) -> None:
+        """Derive what does not change."""
+        hostname = self.listener.hostname or self.settings.hostname
+        object.__setattr__(self, "hostname", hostname)
+        object.__setattr__(self, "greeting", f"220 {hostname} ESMTP {PROGRAM}\r\n".encode())
+        object.__setattr__(self, "submission", self.listener.local or self.listener.port == 587)
+
+    def offers_starttls(self, secure: bool) -> bool:
+        """Whether STARTTLS is offered."""
+        return self.listener.tls in ("offer", "require") and not secure
+
+    def offers_auth(self, secure: bool, authenticated: bool) -> bool:
+        """Whether AUTH is offered: under TLS only."""
+        return self.listener.auth != "none" and secure and not authenticated
+
+    def extensions(self, secure: bool, authenticated: bool) -> bytes:
+        """The EHLO reply below its first line."""
+        keywords = ["8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {self.settings.max_message_bytes}", "PIPELINING"]
+        if self.offers_starttls(secure):
+            keywords.append("STARTTLS")
+        if self.offers_auth(secure, authenticated):
+            keywords.append("AUTH PLAIN LOGIN")
+        return ("".join(f"250-{keyword}\r\n" for keyword in keywords) + "250 HELP\r\n").encode()

@@ -1,0 +1,582 @@
+"""The SMTP server's session: a state machine without sockets.
+
+Runs in smtp on the bytes of one remote client. Told what happens (bytes, answers of lookup and
+queue, TLS, time), it answers with actions (pure/smtp_service). What each command does stands in
+pure/smtp_commands. Consecutive RCPT commands are asked for together and answered in order; every
+other command waits until they are.
+"""
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Dsn
+from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.address import domain_valid
+from smtpd_ps.pure.received import protocol, received_header
+from smtpd_ps.pure.smtp_commands import COMMANDS, authenticate, password_given, user_given
+from smtpd_ps.pure.smtp_intake import Intake
+from smtpd_ps.pure.smtp_service import (
+    EXPECTED,
+    READS_LINES,
+    WAITS_FOR_CLIENT,
+    Action,
+    Close,
+    Phase,
+    Service,
+    StartTls,
+    State,
+    UnexpectedAnswer,
+    Wait,
+    WriteBody,
+)  # fmt: skip
+from smtpd_ps.pure.smtp_transaction import Transaction
+
+MAX_COMMAND = 2047  # OpenSMTPD's; RFC 5321 4.5.3.1.4 asks for 512
+MAX_WAITING = 4096  # command bytes kept while an answer is due; beyond it the client waits
+MAX_RCPT_IN_FLIGHT = 64
+_NO_DSN = Dsn()  # DSN is not offered yet
+
+
+class ServerSession:
+    """One client's session. Every public method returns the actions to carry out, in order.
+
+    `finished` is set when the session may be forgotten: it is closed, and nothing that lookup or
+    queue were asked is unanswered. `active` is set at every sign of life, for whoever times it.
+    """
+
+    __slots__ = (
+        "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_out", "_peer_known",
+        "_text", "_transactions",
+        "active", "address", "authenticated", "extended", "finished", "helo", "id", "mails", "name", "phase",
+        "secure", "service", "state", "tls", "transaction", "user", "verified",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, session_id: int, address: str) -> None:
+        self.service = service
+        self.id = session_id
+        self.address = address  # an IP address, or "local"
+        self.name = service.hostname if address == "local" else "<unknown>"
+        self.state = State.COMMAND
+        self.phase = Phase.FRESH
+        self.helo = ""
+        self.extended = False
+        self.secure = False
+        self.tls = ""
+        self.verified = False
+        self.authenticated = False
+        self.user = ""
+        self.mails = 0
+        self.active = True
+        self.finished = False
+        self._peer_known = address == "local"
+        self._logged = False
+        self._errors = 0
+        self._auth_tries = 0
+        self._draining = False
+        self._buffer = b""
+        self._bad_line = False  # a bare LF in a line whose CRLF has not come
+        self._text = ""  # the command, for the log
+        self._out: list[Action] = []
+        self._transactions = 0
+        self.transaction: Transaction | None = None
+        self._block = b""  # for the spool file that is being opened
+
+    # Events.
+
+    def begin(self) -> list[Action]:
+        """The client has connected."""
+        listener = self.service.listener
+        self._out.append(m.PeerQuery(self.id, listener.index, self.address, listener.tag))
+        if listener.tls == "implicit":
+            self.state = State.HANDSHAKE
+            self._out.append(StartTls(implicit=True))
+        else:
+            self._out.append(self.service.greeting)
+        return self._take()
+
+    def receive(self, data: bytes) -> list[Action]:
+        """Bytes of the client."""
+        if self.state is State.HANDSHAKE:
+            self._bad_input(say.PLAINTEXT_AFTER_STARTTLS)
+            return self._take()
+        self._buffer = self._buffer + data if self._buffer else data
+        self._run()
+        return self._take()
+
+    def tls_started(self, tls: str, verified: bool) -> list[Action]:
+        """The handshake is done. `tls` is "VERSION:CIPHER:BITS". All that was said before is void."""
+        self.secure = True
+        self.tls, self.verified = tls, verified
+        self.helo, self.phase = "", Phase.FRESH
+        self.active = True
+        self.log(f"tls ciphers={tls}")
+        self.state = State.COMMAND
+        if self.service.listener.tls == "implicit":
+            self._out.append(self.service.greeting)
+        return self._take()
+
+    def peer_info(self, name: str) -> list[Action]:
+        """Lookup knows the client's reverse DNS name ("" for none)."""
+        if not self._peer_known:
+            self._peer_known = True
+            if domain_valid(name):
+                self.name = name
+        if not self._logged and self.state is not State.CLOSED:
+            self._log_connected()
+        if self.state is State.PEER_WAIT:
+            self._begin_data()
+            self._run()
+        return self._take()
+
+    def auth_reply(self, verdict: str) -> list[Action]:
+        """Lookup has checked the password: "ok", "no" or "error". Raises UnexpectedAnswer."""
+        if not self._expects(m.AuthReply):
+            return []
+        words = {"ok": "ok", "no": "permfail"}.get(verdict, "tempfail")
+        self.log(f'authentication user="{say.quoted(self.user)}" address={self._address_text()} result={words}')
+        if verdict == "no":
+            self.state = State.AUTH_DELAY
+            self._out.append(Wait(self.service.random()))
+            return self._take()
+        self.state = State.COMMAND
+        if verdict == "ok":
+            self.authenticated = True
+            self.reply(say.AUTHENTICATED)
+        else:
+            self.refuse(say.AUTH_UNAVAILABLE)
+        self._run()
+        return self._take()
+
+    def wait_over(self) -> list[Action]:
+        """The moment of a `Wait` has passed."""
+        if self.state is State.AUTH_DELAY:
+            self.state = State.COMMAND
+            self._auth_tries += 1
+            self.refuse(say.AUTH_FAILED)
+            if self._auth_tries >= self.service.settings.max_auth_tries:
+                self.end("too many authentication failures", say.TOO_MANY_AUTH)
+            self._run()
+        return self._take()
+
+    def rcpt_answer(self, transaction: int, number: int, code: int, text: str, from_queue: bool) -> list[Action]:
+        """RcptReply of queue, or RcptRefuse of lookup. Raises UnexpectedAnswer."""
+        tx = self.transaction
+        if tx is None or tx.number != transaction:
+            raise UnexpectedAnswer(f"an answer to recipient {number} of transaction {transaction}, which is over")
+        tx.answer(number, code, text, from_queue)
+        if self.state is State.CLOSED:
+            self._settle()
+        else:
+            self._flush_slots(tx)
+            if self._buffer:
+                self._run()
+        return self._take()
+
+    def file_opened(self) -> list[Action]:
+        """Queue's spool file is there. Raises UnexpectedAnswer."""
+        if not self._expects(m.BodyFile):
+            return []
+        self._out.append(WriteBody(self._block))
+        self._resume_data()
+        return self._take()
+
+    def file_refused(self, text: str) -> list[Action]:
+        """Queue has no spool file. The rest of the message is swallowed. Raises UnexpectedAnswer."""
+        if not self._expects(m.BodyRefused):
+            return []
+        self._intake.refuse(say.reply(452, text or "4.3.1 Mail system full"))
+        self._resume_data()
+        return self._take()
+
+    def _resume_data(self) -> None:
+        self._block = b""
+        self.state = State.DATA
+        if self._intake.done:
+            self._message_ended(self._intake)
+        self._run()
+
+    def file_failed(self) -> None:
+        """The spool file could not be written: the message will be refused at its end."""
+        if self.transaction is not None and self.transaction.intake is not None:
+            self.transaction.intake.refuse(say.NO_ROOM)
+
+    def committed(self, transaction: int, code: int, text: str) -> list[Action]:
+        """Queue has stored the message, or not. Raises UnexpectedAnswer."""
+        tx = self.transaction
+        if tx is None or tx.number != transaction or tx.intake is None:
+            raise UnexpectedAnswer(f"Committed for transaction {transaction}")
+        closed = not self._expects(m.Committed)
+        stored = code // 100 == 2
+        if stored:
+            self.mails += 1
+            self._errors = 0
+            self.log(
+                f"message msgid={tx.msgid:08x} size={tx.intake.size_bytes} nrcpt={tx.accepted} "
+                f"proto={'ESMTP' if self.extended else 'SMTP'}"
+            )
+        self.transaction = None
+        if closed:
+            self._settle()
+            return self._take()
+        self.state, self.phase = State.COMMAND, Phase.READY
+        line = say.reply(code, text or f"2.0.0 {tx.msgid:08x} Message accepted for delivery")
+        if stored:
+            self.reply(line)
+        else:
+            self._text = "."
+            self.refuse(line)
+        if self._draining:
+            self._shut_down()
+        if self._buffer:
+            self._run()
+        return self._take()
+
+    def idle(self) -> list[Action]:
+        """Nothing happened for too long."""
+        if self.state is State.HANDSHAKE:
+            self.end("timeout")
+        elif self.waits_for_client:
+            self.end("timeout", say.IDLE)
+        return self._take()
+
+    def drain(self) -> list[Action]:
+        """The daemon stops: take no new message; one that is being sent may be finished."""
+        self._draining = True
+        if self.state not in (State.PEER_WAIT, State.DATA, State.FILE_WAIT, State.COMMIT):
+            self._shut_down()
+        return self._take()
+
+    def cut(self) -> list[Action]:
+        """The time to finish has passed. A message that queue is storing is still waited for."""
+        if self.state is not State.COMMIT:
+            self._shut_down()
+        return self._take()
+
+    def disconnected(self, reason: str) -> list[Action]:
+        """The client is gone: "" for an orderly close, else what went wrong."""
+        if self.state is not State.CLOSED:
+            self._close("disconnect" if not reason else f'"io-error: {say.quoted(reason)}"')
+        return self._take()
+
+    # What the glue asks.
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn, so that its silence counts."""
+        return self.state in WAITS_FOR_CLIENT and not self.in_flight
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether more bytes may come; if not, reading pauses until they may."""
+        if len(self._buffer) >= MAX_WAITING:
+            return self.waits_for_client
+        return self.state is not State.FILE_WAIT
+
+    @property
+    def in_flight(self) -> int:
+        """How many commands of a pipelined group have not got their reply."""
+        return len(self.transaction.slots) if self.transaction is not None else 0
+
+    # Reading.
+
+    def _run(self) -> None:
+        """Handle what has arrived, as far as the state lets us."""
+        buffer, at = self._buffer, 0
+        while True:
+            if self.state is State.DATA:
+                rest = self._read_message(buffer[at:] if at else buffer)
+                if rest is None:
+                    buffer = b""
+                    at = 0
+                    break
+                buffer, at = rest, 0
+                continue
+            if self.state not in READS_LINES or at >= len(buffer):
+                break
+            end = buffer.find(b"\r\n", at)
+            if self.in_flight and not (at + 5 < end <= at + MAX_COMMAND and self._may_pipeline(buffer[at : at + 5])):
+                break
+            if end < 0:
+                self._look_at_partial(buffer, at)
+                break
+            line = buffer[at:end]
+            at = end + 2
+            self.active = True
+            self._line(line)
+        if self.state is State.CLOSED:
+            self._buffer = b""
+        elif at:
+            self._buffer = buffer[at:]
+        else:
+            self._buffer = buffer
+        if self.state is State.HANDSHAKE:
+            self._start_tls()
+
+    def _may_pipeline(self, verb: bytes) -> bool:
+        tx = self.transaction
+        assert tx is not None
+        in_flight = len(tx.slots)
+        return (
+            verb.upper() == b"RCPT "
+            and in_flight < MAX_RCPT_IN_FLIGHT
+            and tx.accepted + in_flight < self.service.settings.max_recipients
+        )
+
+    def _look_at_partial(self, buffer: bytes, at: int) -> None:
+        if len(buffer) - at > MAX_COMMAND + 1:
+            self._bad_input(say.LINE_TOO_LONG)
+        elif not self._bad_line and buffer.find(b"\n", at) >= 0:
+            self._bad_line = True  # said once, at once: the line's CRLF may never come
+            if self.state is State.COMMAND:
+                self._text = buffer[at:].decode("latin-1")
+            self.state = State.COMMAND
+            self.refuse(say.NOT_PRINTABLE)
+
+    def _line(self, line: bytes) -> None:
+        if self._bad_line:
+            self._bad_line = False
+            return
+        if len(line) > MAX_COMMAND:
+            self._bad_input(say.LINE_TOO_LONG)
+            return
+        text = line.decode("latin-1")
+        if not (text.isascii() and text.isprintable()):
+            if self.state is State.COMMAND:
+                self._text = text
+            self.state = State.COMMAND
+            self.refuse(say.NOT_PRINTABLE)
+        elif self.state is State.COMMAND:
+            self._command(text)
+        elif self.state is State.AUTH_PLAIN:
+            authenticate(self, line)
+        elif self.state is State.AUTH_USER:
+            user_given(self, line)
+        else:
+            password_given(self, line)
+
+    def _command(self, text: str) -> None:
+        verb, blank, argument = text.partition(" ")
+        command = COMMANDS.get(verb) or COMMANDS.get(verb.upper())
+        self._text = text
+        if command is None:
+            self.refuse(say.UNRECOGNIZED)
+        elif blank and command.bare:
+            self.refuse(say.NO_ARGUMENTS)
+        elif not command.phases & self.phase:
+            self.refuse(say.NOT_NOW)
+        else:
+            command.run(self, argument.lstrip(" ") if blank else None)
+
+    def _read_message(self, data: bytes) -> bytes | None:
+        """Feed the message; what follows its end, or None when that is not reached."""
+        intake = self._intake
+        if not data:
+            return None
+        self.active = True
+        block = intake.feed(data)
+        if block:
+            self._out.append(WriteBody(block))
+        elif intake.outgrown:
+            self._block = intake.spill()
+            if intake.in_file:
+                tx = self._current
+                tx.queue_knows = True
+                self._out.append(m.BodyOpen(self.id, tx.number, tx.msgid))
+                self.state = State.FILE_WAIT
+                return intake.rest if intake.done else b""
+        if intake.done:
+            self._message_ended(intake)
+            return intake.rest
+        if intake.hopeless:
+            self.end("message too big", intake.refusal())
+        return None
+
+    # Transactions.
+
+    @property
+    def _current(self) -> Transaction:
+        assert self.transaction is not None
+        return self.transaction
+
+    @property
+    def _intake(self) -> Intake:
+        intake = self._current.intake
+        assert intake is not None
+        return intake
+
+    def begin_transaction(self, sender: str, msgid: int) -> None:
+        """MAIL was accepted."""
+        self._transactions += 1
+        self.transaction = Transaction(self._transactions, sender, msgid)
+        self.phase = Phase.MAIL
+
+    def ask_recipient(self, recipient: str) -> None:
+        """May this recipient be taken? The reply comes with `rcpt_answer`."""
+        tx = self._current
+        number = tx.ask(self._text, recipient)
+        self._out.append(
+            m.RcptRequest(self.id, tx.number, number, self.helo, self.secure, tx.sender, recipient, _NO_DSN)
+        )
+
+    def _flush_slots(self, tx: Transaction) -> None:
+        while self.state is not State.CLOSED and (slot := tx.next_ready()):
+            if slot.reply[:1] == b"2":
+                self._out.append(slot.reply)
+            else:
+                self._refuse_now(slot.reply, slot.command)
+
+    def drop_transaction(self) -> None:
+        """Forget the transaction, if there is one. No recipient of it is unanswered."""
+        tx = self.transaction
+        if tx is None:
+            return
+        if tx.queue_knows:
+            self._out.append(m.Abort(self.id, tx.number))
+        else:
+            self.service.give_back_id(tx.msgid)
+        self.transaction = None
+        self.phase = Phase.READY
+
+    def data_wanted(self) -> None:
+        """DATA: reply 354, once it is known who the client is."""
+        if self._peer_known:
+            self._begin_data()
+        else:
+            self.state = State.PEER_WAIT
+
+    def _begin_data(self) -> None:
+        service, tx = self.service, self._current
+        date = service.date()
+        received = received_header(
+            helo=self.helo,
+            name=self.name,
+            address=self.address,
+            hostname=service.hostname,
+            protocol=protocol(self.extended, self.secure, self.authenticated),
+            msgid=tx.msgid,
+            tls=f"{self.tls}:{'YES' if self.verified else 'NO'}" if self.secure else "",
+            recipient=tx.recipient if tx.accepted == 1 else "",
+            date=date,
+        )
+        if service.submission:
+            message_id = f"Message-ID: <{service.random_bits():016x}@{service.hostname}>\r\n"
+            tx.intake = Intake(service.settings.max_message_bytes, received, f"Date: {date}\r\n", message_id)
+        else:
+            tx.intake = Intake(service.settings.max_message_bytes, received)
+        self.state = State.DATA
+        self._out.append(say.SEND_MESSAGE)
+
+    def _message_ended(self, intake: Intake) -> None:
+        """CRLF.CRLF has come."""
+        tx = self._current
+        body = b""
+        if not intake.in_file and not intake.refusal():
+            body = intake.take()
+        if refusal := intake.refusal():
+            self.state = State.COMMAND
+            self._text = "."
+            self.drop_transaction()
+            self.refuse(refusal)
+            if self._draining:
+                self._shut_down()
+            return
+        self.state = State.COMMIT
+        tx.queue_knows = True
+        if intake.in_file:
+            self._out.append(m.CommitFile(self.id, tx.number, tx.msgid, intake.eight_bit, intake.stored))
+        else:
+            self._out.append(m.Commit(self.id, tx.number, tx.msgid, intake.eight_bit, body))
+
+    # Saying, logging, ending.
+
+    def reply(self, line: bytes) -> None:
+        """Send a good reply."""
+        self._out.append(line)
+
+    def send(self, message: m.Message) -> None:
+        """Ask lookup or queue."""
+        self._out.append(message)
+
+    def refuse(self, line: bytes) -> None:
+        """Send a 4xx or 5xx, behind the replies that are due before it."""
+        if self.transaction is not None and self.transaction.slots:
+            self.transaction.refuse(self._text, line)
+        else:
+            self._refuse_now(line, self._text)
+
+    def _refuse_now(self, line: bytes, command: str) -> None:
+        """Send and log it; too many 5xx end the session."""
+        self._out.append(line)
+        if command[:4].upper() == "AUTH":
+            command = f"AUTH {command[5:].partition(' ')[0]} (...)"
+        self.log(f'failed-command command="{say.quoted(command)}" result="{say.quoted(line[:-2].decode("ascii"))}"')
+        if line[:1] == b"5":
+            self._errors += 1
+            if self._errors >= self.service.settings.max_errors:
+                self.end("too many errors", say.TOO_MANY_ERRORS)
+
+    def end(self, reason: str, line: bytes = b"") -> None:
+        """Close the connection, after `line` if there is one."""
+        if self.state is State.CLOSED:
+            return
+        if line:
+            self._out.append(line)
+        self._close(f'"{reason}"' if " " in reason else reason)
+        self._out.append(Close())
+
+    def log(self, text: str) -> None:
+        """A line of the log, under the session's id."""
+        if not self._logged:
+            self._log_connected()
+        self._out.append(f"{self.id:016x} smtp {text}")
+
+    def _log_connected(self) -> None:
+        self._logged = True
+        self._out.append(f"{self.id:016x} smtp connected address={self._address_text()} host={self.name}")
+
+    def _address_text(self) -> str:
+        return f"[{self.address}]" if ":" in self.address else self.address
+
+    def _bad_input(self, line: bytes) -> None:
+        self.log(f'bad-input result="{line[:-2].decode("ascii")}"')
+        self.end("bad input", line)
+
+    def _start_tls(self) -> None:
+        """STARTTLS was accepted; nothing may have come behind it (RFC 3207 4.2, CVE-2011-0411)."""
+        if self._buffer:
+            self._bad_input(say.PLAINTEXT_AFTER_STARTTLS)
+            self._buffer = b""
+        else:
+            self._out.append(say.READY_FOR_TLS)
+            self._out.append(StartTls(implicit=False))
+
+    def _shut_down(self) -> None:
+        self.end("shutdown", b"" if self.state is State.HANDSHAKE else say.CLOSING)
+
+    def _close(self, reason: str) -> None:
+        self.log(f"disconnected reason={reason}")
+        storing = self.state is State.COMMIT
+        self.state = State.CLOSED
+        self._buffer = self._block = b""
+        if not storing:
+            if self.transaction is not None:
+                self.transaction.intake = None
+            self._settle()
+
+    def _settle(self) -> None:
+        """Closed: once nothing is unanswered, tell queue and lookup to forget us."""
+        if self.finished or (self.transaction is not None and self.transaction.unanswered):
+            return
+        self.finished = True
+        self.drop_transaction()
+        self._out.append(m.SessionEnd(self.id))
+
+    def _expects(self, answer: type[m.Message]) -> bool:
+        if self.state is State.CLOSED:
+            return False  # asked before the client went away
+        if answer not in EXPECTED.get(self.state, ()):
+            raise UnexpectedAnswer(f"{answer.__name__} while waiting for {self.state.value}")
+        return True
+
+    def _take(self) -> list[Action]:
+        out = self._out
+        self._out = []
+        return out

@@ -1,0 +1,77 @@
+"""One mail transaction of the SMTP server, from MAIL to the reply to its message.
+
+Runs in smtp; parses nothing. Recipients are asked for together and answered in the order in which
+the client named them: each takes a slot, and replies leave from the front.
+"""
+
+from collections import deque
+
+from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.smtp_intake import Intake
+from smtpd_ps.pure.smtp_service import UnexpectedAnswer
+
+
+class Slot:
+    """A command of a pipelined group whose reply has not been sent."""
+
+    __slots__ = ("command", "recipient", "reply")
+
+    def __init__(self, command: str, recipient: str, reply: bytes) -> None:
+        self.command = command  # for the log
+        self.recipient = recipient
+        self.reply = reply  # b"" while it is due
+
+
+class Transaction:
+    """`number` counts a session's transactions; `queue_knows` says whether queue must be told
+    when it is dropped.
+    """  # fmt: skip
+
+    __slots__ = (
+        "_first", "accepted", "intake", "msgid", "number", "queue_knows", "recipient", "sender", "slots", "unanswered",
+    )  # fmt: skip
+
+    def __init__(self, number: int, sender: str, msgid: int) -> None:
+        self.number = number
+        self.sender = sender
+        self.msgid = msgid
+        self.accepted = 0
+        self.recipient = ""  # the one accepted last
+        self.unanswered = 0  # recipients that lookup or queue will yet answer
+        self.queue_knows = False
+        self.intake: Intake | None = None
+        self.slots: deque[Slot] = deque()
+        self._first = 0  # number of the leftmost slot
+
+    def ask(self, command: str, recipient: str) -> int:
+        """A slot for a recipient that lookup is asked about; its number."""
+        self.unanswered += 1
+        self.slots.append(Slot(command, recipient, b""))
+        return self._first + len(self.slots) - 1
+
+    def refuse(self, command: str, reply: bytes) -> None:
+        """A slot for a command that is refused already, behind others that are not answered."""
+        self.slots.append(Slot(command, "", reply))
+
+    def answer(self, number: int, code: int, text: str, from_queue: bool) -> None:
+        """Lookup or queue has answered recipient `number`. Raises UnexpectedAnswer."""
+        at = number - self._first
+        if not 0 <= at < len(self.slots) or self.slots[at].reply:
+            raise UnexpectedAnswer(f"an answer to recipient {number}, who is not waiting for one")
+        self.unanswered -= 1
+        if from_queue:
+            self.queue_knows = True
+        slot = self.slots[at]
+        if code // 100 == 2:
+            self.accepted += 1
+            self.recipient = slot.recipient
+            slot.reply = say.reply(code, text or "2.1.5 Destination address valid: Recipient ok")
+        else:
+            slot.reply = say.reply(code, f"{text}: <{slot.recipient}>")
+
+    def next_ready(self) -> Slot | None:
+        """Take the next slot whose reply may be sent."""
+        if self.slots and self.slots[0].reply:
+            self._first += 1
+            return self.slots.popleft()
+        return None

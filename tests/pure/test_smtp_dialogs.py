@@ -1,0 +1,24 @@
+"""The dialogue scripts of tests/dialogs, run against the SMTP server's core."""
+
+import pytest
+from smtp_dialogue import Case, Runner, load_cases
+
+CASES = load_cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_dialogue(case: Case) -> None:
+    """The server says what the script says."""
+    Runner(case).run()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "whole" not in c.title], ids=lambda case: case.name)
+def test_dialogue_byte_by_byte(case: Case) -> None:
+    """It says the same when every byte comes in a segment of its own."""
+    Runner(case, segmented=True).run()
+
+
+def test_there_are_dialogues() -> None:
+    """The scripts are found, and none is there twice."""
+    assert len(CASES) >= 60
+    assert len({case.name for case in CASES}) == len(CASES)
