@@ -42,8 +42,10 @@ def differences(directory: Wanted) -> list[str]:
     path, rule = directory.path, directory.rule
     try:
         status = os.lstat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ["missing"]
+    except PermissionError:
+        return ["cannot be seen by this user"]
     if not stat.S_ISDIR(status.st_mode):
         return ["is a symbolic link" if stat.S_ISLNK(status.st_mode) else "is not a directory"]
     out = []

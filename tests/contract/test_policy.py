@@ -1,0 +1,98 @@
+"""The sandbox policy: complete, with reasons, and with the properties that DESIGN promises."""
+
+import pytest
+
+from smtpd_ps.contract.installation import ACCOUNTS, DIRECTORIES, directories, paths
+from smtpd_ps.contract.policy import POLICIES, Policy
+from smtpd_ps.contract.routes import CHILDREN
+from smtpd_ps.contract.syscalls import GROUPS
+from smtpd_ps.contract.values import Process
+
+CONFINED = [policy for policy in POLICIES.values() if policy.confined]
+
+
+def by_name(policy: Policy) -> str:
+    return policy.process.title
+
+
+def test_every_process_has_one() -> None:
+    """Each process but the operator's tool has a policy, and all but the parent are confined."""
+    assert set(POLICIES) == set(Process) - {Process.CLIENT}
+    assert {policy.process for policy in CONFINED} == {*CHILDREN, Process.AGENT}
+
+
+def test_users_are_distinct() -> None:
+    """Processes of one uid can signal and trace each other, so no two share one; setup makes them all."""
+    users = [POLICIES[process].user for process in CHILDREN]
+    assert len(set(users)) == len(users)
+    assert set(users) < {account.name for account in ACCOUNTS}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=by_name)
+def test_every_grant_has_a_reason(policy: Policy) -> None:
+    """Nothing is granted without a line of why, and nothing twice."""
+    for grants in (policy.descriptors, policy.syscalls, policy.tcp, policy.promises):
+        assert all(grant.why for grant in grants)
+        assert len({grant.name for grant in grants}) == len(grants)
+    assert all(limit.why for limit in policy.limits)
+    assert all(path.why for path in policy.paths)
+    assert policy.capsicum.why
+
+
+@pytest.mark.parametrize("policy", CONFINED, ids=by_name)
+def test_every_confined_process_has_the_basics(policy: Policy) -> None:
+    """No core files, a bound on descriptors, promises that begin with stdio, known groups of calls."""
+    limits = {limit.resource: limit.value for limit in policy.limits}
+    assert limits["core"] == 0 and 0 < limits["nofile"] <= 16_640
+    assert policy.promises[0].name == "stdio"
+    assert {grant.name for grant in policy.syscalls} <= set(GROUPS)
+    assert {"channel", "stdio"} <= policy.kinds
+
+
+def test_groups_have_reasons_and_users() -> None:
+    """Every group of calls says why it is there and is granted to someone."""
+    assert all(group.why for group in GROUPS.values())
+    assert {grant.name for policy in CONFINED for grant in policy.syscalls} == set(GROUPS)
+
+
+def test_must_never_have() -> None:
+    """The last column of DESIGN's table: what each process must never have."""
+    keys, smtp, lookup, queue, delivery, agent, control = (
+        POLICIES[p]
+        for p in (Process.KEYS, Process.SMTP, Process.LOOKUP, Process.QUEUE, Process.DELIVERY, Process.AGENT,
+                  Process.CONTROL)
+    )  # fmt: skip
+    network = {"tcp", "udp", "tcp-listener"}
+    for policy in (keys, control, queue, agent):
+        assert not policy.kinds & network
+        assert "socket" not in policy.calls() and not policy.tcp
+    for policy in (keys, control, smtp, lookup, delivery):
+        assert not policy.paths and "openat" in policy.calls() and policy.calls()["openat"].never
+        assert "spool" not in policy.kinds and "file" not in policy.kinds
+    assert "socket" not in smtp.calls() and "connect" not in smtp.calls()
+    assert "accept4" not in delivery.calls() and "accept4" not in lookup.calls()
+    assert not lookup.kinds & {"body-read", "body-write", "spool"}
+    assert [grant.path for grant in queue.paths] == ["{root}/queue"]
+    assert all(not {"proc", "exec", "id", "getpw"} & {g.name for g in policy.promises} for policy in CONFINED)
+
+
+def test_directories() -> None:
+    """Parents come first, every owner is one of ours, and a chroot is never its process's own to write."""
+    places = paths("/state/")
+    table = directories(places)
+    assert [path for path, _rule in table] == [
+        "/state",
+        "/state/spool",
+        "/state/spool/queue",
+        "/state/empty",
+        "/state/run",
+    ]
+    assert {rule.owner for rule in DIRECTORIES} - {""} <= {account.name for account in ACCOUNTS}
+    for _path, rule in table:
+        assert not rule.mode & 0o022
+        if rule.where in ("spool", "empty"):
+            assert rule.owner == ""
+    system = paths(None)
+    assert system.control_socket == "/var/run/smtpd_ps/control.sock"
+    assert (system.spool, system.queue) == ("/var/spool/smtpd_ps", "/var/spool/smtpd_ps/queue")
+    assert "base" not in {rule.where for _path, rule in directories(system)}
