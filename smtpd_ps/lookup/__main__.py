@@ -1,0 +1,44 @@
+"""The lookup process: `python -m smtpd_ps.lookup`, started by the parent."""
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Process
+from smtpd_ps.lookup import dns_wire
+from smtpd_ps.lookup.checking import Checking
+from smtpd_ps.lookup.credentials import schemes_in
+from smtpd_ps.lookup.desk import Desk
+from smtpd_ps.lookup.files import FilesError, read_files
+from smtpd_ps.lookup.password_hash import PasswordHashes
+from smtpd_ps.osdep import crypt_r
+from smtpd_ps.pure.relay_url import RelayUrlError
+from smtpd_ps.runtime.child import Child
+
+
+def main() -> None:
+    """Receive the set-up, read the files, be confined, serve."""
+    child = Child.boot(Process.LOOKUP)
+    assert isinstance(child.setup, m.LookupSetup)
+    settings = child.setup.settings
+    try:
+        files = read_files(settings, child.assets)
+        hashes = PasswordHashes(crypt_r.load())
+        missing = hashes.preload(schemes_in(files.tables))
+        checking = Checking(child.loop, hashes)
+        desk = Desk(child.loop, settings, files, checking, child.log.warning)
+    except FilesError as error:
+        for line in error.errors:
+            child.log.error(line)
+        child.fail("tables cannot be used")
+    except (KeyError, RelayUrlError) as error:
+        child.fail(f"settings do not fit together: {error}")
+    if missing:
+        child.log.warning(f"nothing here can check password hashes of scheme {', '.join(missing)}")
+    dns_wire.preload()
+    child.confine()
+    checking.start()
+    for peer in (Process.SMTP, Process.QUEUE, Process.DELIVERY):
+        desk.attach(peer, child.channel(peer, desk.handlers(peer)))
+    child.serve(desk.handlers(Process.PARENT), on_parent=lambda channel: desk.attach(Process.PARENT, channel))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Authentication of clients: the listener's table, or the system's own passwords.
+
+Runs in lookup, on user names and passwords of strangers. A failure takes the same time whether
+or not the user exists: where there is no hash to check, another one of the same table is
+checked, always the same for a name, and the result thrown away.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from smtpd_ps.contract.messages import AuthReply, AuthRequest, SystemAuth, SystemAuthReply
+from smtpd_ps.lookup.checking import Checking
+from smtpd_ps.lookup.password_hash import Verdict, scheme_of
+from smtpd_ps.lookup.sessions import Sessions
+from smtpd_ps.pure.table import Table
+from smtpd_ps.runtime.loop import Loop, Timer
+
+SYSTEM_PATIENCE_SECS = 30.0
+MAX_SYSTEM_UNDER_WAY = 64
+# Checked where a table has no good hash at all; nobody knows a password for it.
+DUMMY = "$6$nobodynobody$4Ye/sMDhRQ1NnQn6hw5J7T6WdLj2Rt3Wb3PbE5Z0Y6d8uE3cqzpPzFzUu5sBqC0v0xk1yX9jS7m2k4h6g8f0e."
+
+Say = Literal["ok", "no", "error"]
+
+
+def stored_hash(value: str) -> str:
+    """The hash in a credentials entry; "user:hash" is taken as OpenSMTPD does."""
+    return value.partition(":")[2] if ":" in value else value
+
+
+def schemes_in(tables: Mapping[str, Table]) -> frozenset[str]:
+    """The hash schemes that tables hold, so that what they need can be loaded in time."""
+    values = (value for table in tables.values() if table.kind == "map" for value in table.entries.values())
+    return frozenset(scheme for value in values if "$" in value and (scheme := scheme_of(stored_hash(value))))
+
+
+class _Hashes:
+    """The good hashes of one table, to check in place of those that are not there."""
+
+    def __init__(self, table: Table) -> None:
+        stored = (stored_hash(value) for value in table.entries.values())
+        self._good = tuple(each for each in stored if scheme_of(each)) or (DUMMY,)
+
+    def stand_in(self, user: str) -> str:
+        """Always the same for a user while this process lives, and unpredictable (str hashes are salted)."""
+        return self._good[hash(user) % len(self._good)]
+
+
+class Credentials:
+    """Answers AuthRequest."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sessions: Sessions,
+        tables: Mapping[str, Table],
+        checking: Checking,
+        reply: Callable[[AuthReply], None],
+        ask_system: Callable[[SystemAuth], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._loop, self._sessions, self._tables, self._checking = loop, sessions, tables, checking
+        self._reply, self._ask_system, self._warn = reply, ask_system, warn
+        self._stand_ins: dict[str, _Hashes] = {}
+        self._system: dict[int, tuple[Callable[[Say], None], Timer]] = {}
+        self._last = 0
+
+    def requested(self, request: AuthRequest) -> None:
+        """Answered by one AuthReply, unless the session ends first."""
+        session = self._sessions.get(request.session)
+        if session is None or session.auth_under_way or session.user is not None:
+            self._warn(f"authentication out of place in session {request.session:016x}")
+            self._reply(AuthReply(request.session, "error"))
+            return
+        session.auth_under_way = True
+
+        def conclude(say: Say) -> None:
+            session.auth_under_way = False
+            if self._sessions.get(request.session) is not session:
+                return  # it went away meanwhile
+            if say == "ok":
+                self._sessions.authenticated(session, request.user)
+            self._reply(AuthReply(request.session, say))
+
+        if request.table:
+            self._by_table(request, conclude)
+        else:
+            self._by_system(request, conclude)
+
+    def _by_table(self, request: AuthRequest, conclude: Callable[[Say], None]) -> None:
+        table = self._tables.get(request.table)
+        if table is None:
+            self._warn(f"smtp asked for a table that is not there: {request.table}")
+            conclude("error")
+            return
+        value = table.get(request.user) if request.user else None
+        stored = stored_hash(value) if value is not None else ""
+        known = scheme_of(stored) != ""
+        if value is not None and not known:
+            self._warn(f"table {request.table}: the hash of {request.user} is malformed; it never matches")
+        if not known:
+            hashes = self._stand_ins.get(request.table)
+            if hashes is None:
+                hashes = self._stand_ins[request.table] = _Hashes(table)
+            stored = hashes.stand_in(request.user)
+
+        def done(verdict: Verdict) -> None:
+            if not known:
+                conclude("no")
+                return
+            match verdict:
+                case Verdict.MATCH:
+                    conclude("ok")
+                case Verdict.NO_MATCH:
+                    conclude("no")
+                case Verdict.MALFORMED:
+                    self._warn(f"table {request.table}: the hash of {request.user} is malformed; it never matches")
+                    conclude("no")
+                case Verdict.UNSUPPORTED:
+                    self._warn(f"table {request.table}: nothing here can check the hash of {request.user}")
+                    conclude("error")
+
+        if not self._checking.submit(request.password, stored, done):
+            conclude("error")
+
+    def _by_system(self, request: AuthRequest, conclude: Callable[[Say], None]) -> None:
+        if len(self._system) >= MAX_SYSTEM_UNDER_WAY:
+            conclude("error")
+            return
+        self._last = self._last % (2**32 - 1) + 1
+        number = self._last
+        timer = self._loop.call_later(
+            SYSTEM_PATIENCE_SECS, lambda: self.system_replied(SystemAuthReply(number, "error"))
+        )
+        self._system[number] = (conclude, timer)
+        self._ask_system(SystemAuth(number, request.user, request.password))
+
+    def system_replied(self, reply: SystemAuthReply) -> None:
+        """The parent's verdict."""
+        waiting = self._system.pop(reply.query, None)
+        if waiting is not None:
+            conclude, timer = waiting
+            timer.cancel()
+            conclude(reply.verdict)

@@ -1,0 +1,112 @@
+"""The lookup process as a whole: every message it takes, and the part that answers it.
+
+Runs in lookup. Built before confinement from the settings and files; the channels are attached
+afterwards.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.settings import LookupSettings
+from smtpd_ps.contract.values import Process
+from smtpd_ps.lookup.addresses import AddressBook, has_global_ipv6
+from smtpd_ps.lookup.checking import Checking
+from smtpd_ps.lookup.credentials import Credentials
+from smtpd_ps.lookup.dns_exchange import Servers
+from smtpd_ps.lookup.files import Files
+from smtpd_ps.lookup.mail_hosts import MailExchangers
+from smtpd_ps.lookup.peers import Peers
+from smtpd_ps.lookup.recipients import Recipients
+from smtpd_ps.lookup.relay_routes import RelayRoutes
+from smtpd_ps.lookup.resolver import Resolver
+from smtpd_ps.lookup.sessions import Sessions
+from smtpd_ps.lookup.users import Users
+from smtpd_ps.pure.expand import Action, Expander
+from smtpd_ps.pure.match_rules import RuleBook
+from smtpd_ps.runtime.loop import Loop
+
+
+class Sender(Protocol):
+    """A channel, as far as it is used here."""
+
+    def send(self, message: m.Message, *fds: int) -> None:
+        """Send `message` at the end of the turn."""
+
+
+class Desk:
+    """Takes messages of smtp, queue, delivery and the parent. Raises KeyError for a missing table."""
+
+    def __init__(
+        self, loop: Loop, settings: LookupSettings, files: Files, checking: Checking, warn: Callable[[str], None]
+    ) -> None:
+        self._peers_by_process: dict[Process, Sender] = {}
+        delimiter = settings.sub_address_delimiter
+        rules = RuleBook(
+            settings.rules, files.tables, settings.local_addresses, settings.local_names, delimiter
+        )  # fmt: skip
+        actions = {action.name: Action.of(action, files.tables) for action in settings.actions}
+        resolver = Resolver(loop, Servers(loop, files.resolver))
+        book = AddressBook(loop, resolver, files.hosts, has_global_ipv6(settings.local_addresses))
+        to = self._to
+        self.sessions = Sessions(rules)
+        self._users = Users(loop, to(Process.PARENT))
+        self._recipients = Recipients(
+            loop, self.sessions, Expander(actions, delimiter), self._users,
+            to(Process.QUEUE), to(Process.SMTP), to(Process.QUEUE), warn,
+        )  # fmt: skip
+        self._credentials = Credentials(
+            loop, self.sessions, files.tables, checking, to(Process.SMTP), to(Process.PARENT), warn
+        )
+        self._names = Peers(loop, resolver, book)
+        self._routes = RelayRoutes(
+            loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn
+        )  # fmt: skip
+        self._warn = warn
+
+    def attach(self, process: Process, channel: Sender) -> None:
+        """Where messages for `process` go from now on."""
+        self._peers_by_process[process] = channel
+
+    def _to(self, process: Process) -> Callable[[m.Message], None]:
+        peers = self._peers_by_process
+        return lambda message: peers[process].send(message)
+
+    def handlers(self, process: Process) -> Mapping[type[m.Message], Callable[..., None]]:
+        """What is taken from `process`."""
+        match process:
+            case Process.SMTP:
+                return {
+                    m.PeerQuery: self._peer,
+                    m.AuthRequest: self._credentials.requested,
+                    m.RcptRequest: self._recipients.requested,
+                    m.SessionEnd: self._session_end,
+                }
+            case Process.QUEUE:
+                return {m.BounceQuery: self._recipients.bounced}
+            case Process.DELIVERY:
+                return {m.RouteQuery: self._route}
+            case Process.PARENT:
+                return {m.UserInfo: self._users.answered, m.SystemAuthReply: self._credentials.system_replied}
+            case _:
+                return {}
+
+    def _peer(self, query: m.PeerQuery) -> None:
+        session = self.sessions.open(query.session, query.address, query.tag)
+        if session is None:
+            self._warn("too many sessions")
+            self._peers_by_process[Process.SMTP].send(m.PeerInfo(query.session, "", False))
+            return
+
+        def done(name: str, confirmed: bool) -> None:
+            session.name = name
+            if self.sessions.get(query.session) is session:
+                self._peers_by_process[Process.SMTP].send(m.PeerInfo(query.session, name, confirmed))
+
+        self._names.ask(query.address, done)
+
+    def _session_end(self, message: m.SessionEnd) -> None:
+        self.sessions.close(message.session)
+
+    def _route(self, query: m.RouteQuery) -> None:
+        self._routes.find(query, self._peers_by_process[Process.DELIVERY].send)

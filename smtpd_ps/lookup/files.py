@@ -1,0 +1,81 @@
+"""The files that the parent opened for lookup: tables, resolv.conf, hosts.
+
+Runs in lookup before confinement; parses files of the operator.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from smtpd_ps.contract.messages import Asset
+from smtpd_ps.contract.settings import LookupSettings
+from smtpd_ps.pure import hosts_file
+from smtpd_ps.pure.hosts_file import Hosts, ResolverSettings
+from smtpd_ps.pure.table import MAX_TABLE_BYTES, Table, TableError, from_settings, parse_table
+
+_CHUNK = 1 << 20
+
+
+class FilesError(Exception):
+    """What the files say cannot be used. `errors` are lines to log."""
+
+    def __init__(self, errors: Iterable[str]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(self.errors))
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What was read."""
+
+    tables: dict[str, Table]
+    resolver: ResolverSettings
+    hosts: Hosts
+
+
+def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) -> Files:
+    """Read all, and close the descriptors. Raises FilesError with all that is wrong."""
+    errors: list[str] = []
+    data: dict[tuple[str, str], bytes] = {}
+    for asset, fd in assets:
+        try:
+            data[asset.kind, asset.name if asset.kind == "table" else ""] = _read(fd)
+        except OSError as error:
+            errors.append(f"{asset.kind} {asset.name}: {os.strerror(error.errno or 0)}")
+        finally:
+            os.close(fd)
+    tables: dict[str, Table] = {}
+    for table in settings.tables:
+        if table.source == "inline":
+            tables[table.name] = from_settings(table)
+            continue
+        content = data.get(("table", table.name))
+        if content is None:
+            errors.append(f"table {table.name}: no file came with it")
+            continue
+        try:
+            tables[table.name] = parse_table(table.name, content, table.path or table.name)
+        except TableError as error:
+            errors.extend(error.errors)
+    resolver = hosts_file.parse_resolv_conf(data.get(("resolv.conf", ""), b""))
+    if settings.resolver:
+        try:
+            resolver = ResolverSettings((hosts_file.parse_resolver(settings.resolver),))
+        except ValueError as error:
+            errors.append(f"resolver: {error}")
+    if errors:
+        raise FilesError(errors)
+    return Files(tables, resolver, hosts_file.parse_hosts(data.get(("hosts", ""), b"")))
+
+
+def _read(fd: int) -> bytes:
+    """The whole file, up to a byte over the bound."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= MAX_TABLE_BYTES:
+        part = os.pread(fd, _CHUNK, size)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)

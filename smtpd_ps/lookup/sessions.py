@@ -1,0 +1,74 @@
+"""What lookup remembers of each SMTP session: who connected, and as whom it authenticated.
+
+Runs in lookup. The authentication recorded here is the only one that rules look at; smtp cannot
+claim one.
+"""
+
+from smtpd_ps.contract.values import Client
+from smtpd_ps.pure.match_rules import LOCAL, RuleBook, Source, View
+
+MAX_SESSIONS = 65_536
+
+
+class Session:
+    """One connection of a client."""
+
+    __slots__ = ("_client", "address", "auth_under_way", "direct", "name", "reinjected", "tag", "user", "valid_sender")
+
+    def __init__(self, address: str, tag: str) -> None:
+        self.address = address
+        self.tag = tag
+        self.name = ""
+        self.user: str | None = None
+        self.auth_under_way = False
+        self.valid_sender: str | None = None  # the last one that was checked
+        self.direct: View
+        self.reinjected: View
+        self._client = Client()
+
+    def client(self, helo: str) -> Client:
+        """The client as envelopes carry it."""
+        made = self._client
+        if made.helo != helo or not made.address or made.name != self.name or made.user != (self.user or ""):
+            made = self._client = Client(self.address, self.name, helo, self.user or "", self.tag)
+        return made
+
+
+class Sessions:
+    """All sessions by number."""
+
+    def __init__(self, rules: RuleBook) -> None:
+        self._rules = rules
+        self._sessions: dict[int, Session] = {}
+        self.get = self._sessions.get
+
+    def open(self, number: int, address: str, tag: str) -> Session | None:
+        """A new session; None where there are too many."""
+        if len(self._sessions) >= MAX_SESSIONS and number not in self._sessions:
+            return None
+        session = self._sessions[number] = Session(address, tag)
+        self._look(session)
+        return session
+
+    def authenticated(self, session: Session, user: str) -> None:
+        """The session has proven to be `user`."""
+        session.user = user
+        self._look(session)
+
+    def close(self, number: int) -> None:
+        """Forget it."""
+        self._sessions.pop(number, None)
+
+    def ours(self) -> Session:
+        """A session of ourselves, for bounces: local, and authenticated as nobody."""
+        session = Session(LOCAL, "")
+        self._look(session)
+        return session
+
+    def _look(self, session: Session) -> None:
+        """Decide the rules' conditions on the client."""
+        session.direct = self._rules.view(Source(session.address, session.tag, session.user))
+        session.reinjected = self._rules.view(Source(session.address, session.tag, session.user, True))
+
+    def __len__(self) -> int:
+        return len(self._sessions)

@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+
+import pytest
+from lookup_dns_server import DnsServer
+
+from smtpd_ps.lookup import dns_wire
+from smtpd_ps.runtime.loop import Loop
+
+dns_wire.preload()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def dns_server(loop: Loop) -> Iterator[DnsServer]:
+    server = DnsServer(loop)
+    yield server
+    server.close()
