@@ -137,6 +137,8 @@ class Stream:
                     if not self._waiting:
                         self._waiting = True
                         self._loop.write_on(self._fd, self._send)
+                        if self._closing:
+                            self._limit_close()
                     return
                 self._head = b""
         except OSError as error:
@@ -333,8 +335,14 @@ class Stream:
             self._close("")  # nothing can be said in the middle of a handshake
             return
         self._stop_timer()
+        if self._waiting:
+            self._limit_close()
+        else:
+            self._loop.at_turn_end(self._flush)
+
+    def _limit_close(self) -> None:
+        """Only when the kernel is full: at once is the rule, and a timer a session would cost."""
         self._timer = self._loop.call_later(CLOSE_SECS, self._close_late)
-        self._loop.at_turn_end(self._flush)
 
     def _close_late(self) -> None:
         self._close("the peer does not read")

@@ -1,14 +1,17 @@
-"""A TLS server whose private keys are in another process, as smtp is. Not a test: tests start it.
+"""A TLS server whose private keys are in another process, confined as smtp is. Not a test: tests start it.
 
-usage: tls_server_process.py KEYS_FD LISTENER_FD NAME CERT_FILE [NAME CERT_FILE ...]
+usage: tls_server_process.py confined|open KEYS_FD LISTENER_FD NAME CERT_FILE [NAME CERT_FILE ...]
 
 Prints "ready", then echoes what each TLS client sends until the end of its input.
 """
 
+import os
 import socket
 import sys
 from pathlib import Path
 
+from smtpd_ps import osdep
+from smtpd_ps.contract.messages import Common
 from smtpd_ps.contract.settings import PkiSettings
 from smtpd_ps.contract.values import Process
 from smtpd_ps.runtime.loop import Loop
@@ -23,7 +26,7 @@ def note(text: str) -> None:
 
 
 def main() -> None:
-    keys_fd, listener_fd, *rest = sys.argv[1:]
+    confined, keys_fd, listener_fd, *rest = sys.argv[1:]
     loop = Loop()
     listener = socket.socket(fileno=int(listener_fd))
     pkis = [
@@ -42,6 +45,8 @@ def main() -> None:
 
     loop.read_on(listener.fileno(), accept)
     loop.read_on(0, loop.stop)
+    if confined == "confined":
+        osdep.confine(Process.SMTP, Common("", os.getuid(), os.getgid(), 0, True, False))
     print("ready", flush=True)
     loop.run()
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from smtpd_ps.runtime import stream as stream_module
 from smtpd_ps.runtime.loop import Loop
-from smtpd_ps.runtime.stream import Stream
+from smtpd_ps.runtime.stream import Stream, TlsError, TlsInfo
 
 
 class Side:
@@ -199,3 +200,129 @@ def test_abort_within_on_data(loop: Loop) -> None:
     loop.turn(0.1)
     assert ends == [""]
     theirs.close()
+
+
+def test_a_peer_that_does_not_read_is_cut_off(
+    loop: Loop, pair: tuple[Side, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """close_when_sent has a deadline, whether the kernel was full before or becomes so now."""
+    monkeypatch.setattr(stream_module, "CLOSE_SECS", 0.02)
+    side, _peer = pair
+    side.stream.write(b"x" * 10_000_000)
+    side.stream.close_when_sent()
+    until(loop, lambda: bool(side.ends))
+    assert side.ends == ["the peer does not read"]
+    ours, theirs = socket.socketpair()
+    other = Side(loop, ours)
+    other.stream.write(b"x" * 10_000_000)
+    loop.turn(0)
+    other.stream.close_when_sent()
+    until(loop, lambda: bool(other.ends))
+    assert other.ends == ["the peer does not read"]
+    theirs.close()
+
+
+class FakePump:
+    """A pump that marks what it encrypts, and says and raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.info: TlsInfo | None = TlsInfo("TLSv1.3", "NONE", 0, False)
+        self.out = b""
+        self.plain: list[bytes | None] = []
+        self.error = ""
+        self.chatter = b""  # said on every read
+
+    def feed(self, data: bytes) -> None:
+        self.plain.append(data)
+
+    def handshake(self) -> TlsInfo | None:
+        return self.info
+
+    def read(self) -> bytes | None:
+        if self.error:
+            raise TlsError(self.error)
+        self.out += self.chatter
+        return self.plain.pop(0) if self.plain else b""
+
+    def write(self, data: bytes) -> None:
+        if self.error:
+            raise TlsError(self.error)
+        self.out += b"<" + data + b">"
+
+    def output(self) -> bytes:
+        data, self.out = self.out, b""
+        return data
+
+    def output_bytes(self) -> int:
+        return len(self.out)
+
+    def close(self) -> None:
+        self.out += b"|"
+
+
+def test_tls_order_on_the_wire(loop: Loop, pair: tuple[Side, socket.socket]) -> None:
+    """Plain text, handshake, encrypted data of a turn in one piece, close_notify: in that order."""
+    side, peer = pair
+    pump = FakePump()
+    pump.out = b"(hello)"
+    drained: list[bool] = []
+    side.stream.on_drained = lambda: drained.append(True)
+    side.stream.write(b"220 ")
+    side.stream.write(b"go")
+    side.stream.start_tls(pump)
+    side.stream.write(b"a")
+    side.stream.write(b"b")
+    assert side.stream.unsent_bytes == 8
+    loop.turn(0)
+    assert side.stream.unsent_bytes == 0 and drained == [True]
+    side.stream.write(b"c")
+    side.stream.close_when_sent()
+    loop.turn(0)
+    assert peer.recv(100) == b"220 go(hello)<ab><c>|"
+
+
+def test_a_peer_that_asks_for_records_and_reads_none(loop: Loop, pair: tuple[Side, socket.socket]) -> None:
+    """Key updates or alerts that a peer provokes without reading them are bounded: it is cut off."""
+    side, peer = pair
+    pump = FakePump()
+    side.stream.start_tls(pump)
+    side.stream.write(b"x" * 10_000_000)
+    loop.turn(0)
+    pump.chatter = b"k" * 1000
+    for _ in range(100):
+        if side.ends:
+            break
+        peer.sendall(b"k")
+        loop.turn(0)
+    assert side.ends == ["tls: the peer asks for records that it does not read"]
+
+
+def test_tls_errors_while_reading_and_writing(loop: Loop) -> None:
+    """A pump's error ends the stream, whichever way the data went; the alert is sent."""
+    for reading in (True, False):
+        ours, theirs = socket.socketpair()
+        side = Side(loop, ours)
+        pump = FakePump()
+        side.stream.start_tls(pump)
+        loop.turn(0)
+        pump.error, pump.out = "bad record", b"(alert)"
+        if reading:
+            theirs.sendall(b"x")
+        else:
+            side.stream.write(b"x")
+        loop.turn(0.1)
+        assert side.ends == ["tls: bad record"]
+        assert theirs.recv(100) == b"(alert)"
+        theirs.close()
+
+
+def test_close_notify_ends_the_stream(loop: Loop, pair: tuple[Side, socket.socket]) -> None:
+    """None from the pump is the peer's close_notify: data before it is delivered, then EOF."""
+    side, peer = pair
+    pump = FakePump()
+    side.stream.start_tls(pump)
+    loop.turn(0)
+    pump.plain = [b"QUIT\r\n", None]
+    peer.sendall(b"x")
+    loop.turn(0.1)
+    assert (side.got, side.ends) == (b"QUIT\r\n", [""])

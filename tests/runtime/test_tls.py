@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from keys.certificates import certificate, key_pem, rsa_key
 
 from smtpd_ps.runtime.loop import Loop
@@ -281,3 +283,42 @@ def test_impossible_host_name_is_a_tls_error(client_context: ssl.SSLContext) -> 
     for name in (".example.com", "", "x" * 300):
         with pytest.raises(TlsError):
             client_pump(client_context, name)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    before=st.booleans(), changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=5),
+    rubbish=st.binary(max_size=300),
+)  # fmt: skip
+def test_damaged_records_never_raise(
+    server_context: ssl.SSLContext,
+    client_context: ssl.SSLContext,
+    before: bool,
+    changes: list[tuple[int, int]],
+    rubbish: bytes,
+) -> None:
+    """Changed, cut or added bytes, in the handshake or after it: the pump goes on waiting or raises TlsError."""
+    server, client = server_pump(server_context), client_pump(client_context, "mx.example.com")
+    established = False
+    if not before:
+        for _ in range(3):
+            client.handshake()
+            server.feed(client.output())
+            server.handshake()
+            client.feed(server.output())
+        client.write(b"MAIL FROM:<a@example.com>\r\n" * 20)
+        established = True
+    else:
+        client.handshake()
+    data = bytearray(client.output() + rubbish)
+    for at, byte in changes:
+        data[at % len(data)] = byte
+    try:
+        server.feed(bytes(data))
+        if established:
+            while server.read():
+                pass
+        else:
+            server.handshake()
+    except TlsError as error:
+        assert str(error)
