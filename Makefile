@@ -44,8 +44,9 @@ check: $(venv)/.check ## lint, types, layers, sizes, banned words, shell scripts
 	mandoc -T lint -W warning docs/man/*.[1-9]
 	$(bin)/python -m pytest tests/arch/test_arch_checks_fail.py
 
-docs: $(venv)/.run ## write the generated tables of docs/ARCHITECTURE.md anew
+docs: $(venv)/.run ## write what is generated anew: tables of docs/ARCHITECTURE.md, lists of modules
 	$(bin)/python tests/arch/generate_architecture.py
+	$(bin)/python tests/arch/loaded_modules.py
 
 # The packages' own services are kept from starting: the tests start theirs in scratch directories.
 interop: $(venv)/.test ## delivery to real Dovecot, Cyrus and Postfix, and real clients (installs them)
