@@ -23,6 +23,7 @@ from smtpd_ps.config.model import (
     Relay,
     Table,
 )
+from smtpd_ps.contract.installation import paths
 from smtpd_ps.contract.settings import (
     ActionKind,
     ActionSchedule,
@@ -70,7 +71,11 @@ class Slices:
 
 
 def compile_settings(
-    conf: Configuration, smtp_processes: int = 1, resolver: str = "", allowed_uid: int = 0, socket_path: str = ""
+    conf: Configuration,
+    smtp_processes: int = 1,
+    resolver: str = "",
+    allowed_uid: int = 0,
+    socket_path: str = paths().submission_socket,
 ) -> Slices:
     """The slices of `conf`.
 

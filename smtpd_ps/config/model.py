@@ -102,7 +102,7 @@ class SocketListener:
 
 @dataclass(frozen=True, slots=True)
 class Maildir:
-    """Deliver to a Maildir; "" is ~/Maildir."""
+    """Deliver to a Maildir: an absolute path or one below ~/, specifiers in it; "" is ~/Maildir."""
 
     path: str
 
@@ -122,7 +122,11 @@ class Lmtp:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Relay by MX, or to hosts. `tls` unites the option tls and the protocol of the URLs."""
+    """Relay by MX, or to hosts (relay URLs).
+
+    `tls` is the option: require-verify for `tls`, require for `tls no-verify`, else opportunistic.
+    What the protocol of a URL asks for comes on top.
+    """
 
     hosts: tuple[str, ...] = ()
     tls: TlsUse = "opportunistic"

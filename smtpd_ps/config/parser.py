@@ -218,12 +218,14 @@ class Parser:
             self.report(token, f"{what} is longer than {longest} bytes")
         return self.advance().text
 
-    def name(self, what: str) -> str:
-        """A value that is not empty and has no blanks."""
+    def name(self, what: str, *, blanks: bool = False) -> str:
+        """A value that is not empty and, unless they are allowed, has no blanks."""
         token = self.peek()
         text = self.string(what)
-        if not text or any(char.isspace() for char in text):
-            self.report(token, f'{what} may not be empty or have blanks: "{text}"')
+        if not text.strip():
+            self.report(token, f"{what} may not be empty")
+        elif not blanks and any(char.isspace() for char in text):
+            self.report(token, f'{what} has no blanks: "{text}"')
         return text
 
     def path(self, what: str) -> str:

@@ -156,6 +156,8 @@ def test_the_socket_is_always_listened_on(load_text) -> None:
         ("maildir", Maildir("")),
         ('maildir "/var/mail/%{user.username}"', Maildir("/var/mail/%{user.username}")),
         ('maildir "~/Mail/%{dest.user[0:1]:lowercase|strip}"', Maildir("~/Mail/%{dest.user[0:1]:lowercase|strip}")),
+        ("maildir Mail", Maildir("~/Mail")),
+        ('maildir "%{user.directory}/m"', Maildir("%{user.directory}/m")),
         ("mbox", Mbox()),
         ('lmtp "/run/lmtp"', Lmtp("/run/lmtp", rcpt_to=False)),
         ("lmtp localhost:24 rcpt-to", Lmtp("localhost:24", rcpt_to=True)),
@@ -168,18 +170,20 @@ def test_the_socket_is_always_listened_on(load_text) -> None:
         ('relay helo "[192.0.2.1]"', Relay(helo="[192.0.2.1]")),
         ("relay host smtp://mx:26", Relay(("smtp://mx:26",))),
         ("relay host mx1 tls", Relay(("mx1",), "require-verify")),
-        ("relay host smtp+tls://mx", Relay(("smtp+tls://mx",), "require-verify")),
+        ("relay host smtp+tls://mx", Relay(("smtp+tls://mx",))),
         ("relay host smtp+tls://mx tls no-verify", Relay(("smtp+tls://mx",), "require")),
-        ("relay host smtp+notls://mx", Relay(("smtp+notls://mx",), "never")),
-        ("relay host smtps://mx", Relay(("smtps://mx",), "implicit-verify")),
-        ("relay host smtps://mx tls no-verify", Relay(("smtps://mx",), "implicit")),
+        ("relay host smtp+notls://mx", Relay(("smtp+notls://mx",))),
+        ("relay host smtps://mx", Relay(("smtps://mx",))),
+        ("relay host smtps://mx tls no-verify", Relay(("smtps://mx",), "require")),
         ("relay host { mx1, mx2 }", Relay(("mx1", "mx2"))),
+        ("relay host lmtp://mx:24", Relay(("lmtp://mx:24",))),
+        ("relay host { mx1, smtps://mx2, lmtp://mx3:24 }", Relay(("mx1", "smtps://mx2", "lmtp://mx3:24"))),
         ("relay host <smarthosts>", Relay(("smtp://A.example", "smtp://b.example"))),
-        ("relay host smtps://Bob@mx auth <secrets>", Relay(("smtps://Bob@mx",), "implicit-verify", "", "secrets")),
+        ("relay host smtps://Bob@mx auth <secrets>", Relay(("smtps://Bob@mx",), auth_table="secrets")),
     ],
 )
 def test_methods(load_text, line: str, method: object) -> None:
-    """What an action does, and how the protocol of a relay URL and `tls` go together."""
+    """What an action does; the protocol of a relay URL stays with the URL."""
     tables = 'table smarthosts { "smtp://A.example", "smtp://b.example" }\ntable secrets "/s"\n'
     assert load_text(f"{tables}action a {line}\n{RULE}").actions["a"].method == method
 

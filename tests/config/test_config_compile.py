@@ -98,7 +98,7 @@ def test_delivery_slice(slices) -> None:
     assert (actions["boxes"].kind, actions["boxes"].maildir_path, actions["boxes"].user) == ("maildir", "~/M", "vmail")
     assert (actions["mda"].lmtp_destination, actions["mda"].lmtp_rcpt_to) == ("/run/lmtp", True)
     assert (actions["hosts"].relay_hosts, actions["hosts"].relay_helo) == (("mx1", "mx2"), "me.example.org")
-    assert (actions["host"].relay_tls, actions["host"].relay_auth_table) == ("implicit-verify", "labels")
+    assert (actions["host"].relay_tls, actions["host"].relay_auth_table) == ("opportunistic", "labels")
     assert delivery.pki == (PkiSettings("out", "/out.crt", "/out.key"),)
     assert (delivery.max_connections_per_host, delivery.max_connections_per_route) == (3, 2)
     assert (delivery.max_mails_per_connection, delivery.keepalive_secs, delivery.max_agents) == (11, 12, 13)

@@ -11,8 +11,8 @@ from smtpd_ps.config.directives.relay import relay
 from smtpd_ps.config.directives.tables import table_argument
 from smtpd_ps.config.model import Action, Lmtp, Maildir, Mbox, Method, Relay
 from smtpd_ps.config.parser import MAX_PATH, Parser
-from smtpd_ps.config.specifiers import specifier_problem
 from smtpd_ps.config.tokens import Kind, Token
+from smtpd_ps.pure.format_specifier import FormatError, parse_format
 from smtpd_ps.pure.relay_url import RelayUrlError, parse_host_port
 
 MAX_SOCKET_PATH = 103  # sun_path of the BSDs less the closing NUL; Linux has 107
@@ -25,13 +25,19 @@ _LOCAL_UNSUPPORTED = frozenset(("junk", "userbase", "wrapper"))
 def maildir(p: Parser) -> Method:
     """`maildir [path]`."""
     token = p.peek()
-    path = ""
-    if token.kind is Kind.WORD:
-        path = p.string("the path of a maildir", MAX_PATH)
-        if not path:
-            p.report(token, "the path of a maildir may not be empty")
-        elif (problem := specifier_problem(path)) is not None:
-            p.report(token, problem)
+    if token.kind is not Kind.WORD:
+        return Maildir("")
+    path = p.string("the path of a maildir", MAX_PATH)
+    if not path:
+        p.report(token, "the path of a maildir may not be empty")
+    elif ".." in path.split("/"):
+        p.report(token, f'the path of a maildir may not lead upwards: "{path}"')
+    try:
+        parse_format(path)
+    except FormatError as error:
+        p.report(token, str(error))
+    if not path.startswith(("/", "~/", "%{user.directory}")):
+        path = f"~/{path}"  # OpenSMTPD's MDA runs in the user's home
     return Maildir(path)
 
 
@@ -62,7 +68,7 @@ METHODS: dict[str, Callable[[Parser], Method]] = {"lmtp": lmtp, "maildir": maild
 def action(p: Parser) -> None:
     """`action NAME METHOD [options] [ttl DELAY]`."""
     where = p.where
-    name = p.name("the name of an action")
+    name = p.name("the name of an action", blanks=True)
     known = p.draft.actions.get(name)
     if known is not None:
         p.draft.report(where, f'action "{name}" is already declared at {known.where.path}:{known.where.line}')

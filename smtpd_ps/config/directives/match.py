@@ -4,7 +4,6 @@ Runs in the parent and in `smtpd_ps -n`. The criteria stand in tables from their
 they need, so that a new one is a line here.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from smtpd_ps.config.model import Condition, Rule, TableKind
 from smtpd_ps.config.parser import Parser, suggestion
 from smtpd_ps.config.tokens import Token
 from smtpd_ps.contract.settings import ConditionKind
+from smtpd_ps.pure.match_tables import parse_network
 
 MAX_CONDITIONS = 32  # contract.settings.RuleSettings
 _LIST: tuple[TableKind, ...] = ("list",)
@@ -122,9 +122,7 @@ def _check_networks(p: Parser, place: Token, name: str) -> None:
     if table is None or table.kind == "file":
         return
     for text, _value in table.entries:
-        try:
-            ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False)
-        except ValueError:
+        if parse_network(text) is None and text.lower() != "local":
             p.report(place, f'"{text}" is not an address or a network such as 192.0.2.0/24')
 
 
@@ -132,7 +130,7 @@ def _target(p: Parser) -> str:
     if p.advance().text == "reject":
         return ""
     token = p.peek()
-    name = p.name("the name of an action")
+    name = p.name("the name of an action", blanks=True)
     if name not in p.draft.actions and ("action", name) not in p.draft.broken:
         p.report(token, f'no action is declared with the name "{name}"{suggestion(name, p.draft.actions)}')
     return name

@@ -12,20 +12,14 @@ from smtpd_ps.config.model import Relay
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.contract.settings import TlsUse
-from smtpd_ps.pure.relay_url import Protocol, RelayUrl, RelayUrlError, parse_relay_url
+from smtpd_ps.pure.relay_url import RelayUrl, RelayUrlError, parse_relay_url
 
 MAX_HOSTS = 64  # contract.settings.ActionSettings
 _OPTIONS = ("auth", "helo", "host", "pki", "tls", "ttl")
 _UNSUPPORTED = frozenset(
     ("backup", "ca", "ciphers", "domain", "filter", "helo-src", "mail-from", "protocols", "src", "srs")
 )
-# How the protocol of a URL and the option tls go together: without tls, with it, with no-verify.
-_TLS: dict[Protocol, tuple[TlsUse, TlsUse, TlsUse]] = {
-    "smtp": ("opportunistic", "require-verify", "require"),
-    "smtp+tls": ("require-verify", "require-verify", "require"),
-    "smtps": ("implicit-verify", "implicit-verify", "implicit"),
-    "smtp+notls": ("never", "never", "never"),
-}
+_WITHOUT_TLS = ("lmtp", "smtp+notls")
 
 
 @dataclass(slots=True)
@@ -34,7 +28,7 @@ class _Draft:
 
     hosts: tuple[str, ...] | None = None
     urls: tuple[RelayUrl, ...] = ()
-    tls: int = 0  # column of _TLS
+    tls: TlsUse = "opportunistic"
     pki: str = ""
     auth: str | None = None
     helo: str = ""
@@ -56,7 +50,11 @@ def relay(p: Parser) -> Relay:
         p.draft.report(start, "a host with a label needs auth, the table of credentials")
     if draft.auth is not None and labels == {""}:
         p.draft.warn(start, "auth has no effect: no host names a label (label@host)")
-    return Relay(draft.hosts or (), _tls(p, draft), draft.pki, draft.auth or "", draft.helo)
+    if draft.tls != "opportunistic":
+        for url in draft.urls:
+            if url.protocol in _WITHOUT_TLS:
+                p.draft.report(start, f"tls and a host with {url.protocol}:// contradict each other")
+    return Relay(draft.hosts or (), draft.tls, draft.pki, draft.auth or "", draft.helo)
 
 
 def _option(p: Parser, draft: _Draft, option: Token) -> None:
@@ -64,7 +62,7 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
         case "host":
             _hosts(p, draft)
         case "tls":
-            draft.tls = 2 if p.accept("no-verify") else 1
+            draft.tls = "require" if p.accept("no-verify") else "require-verify"
         case "auth":
             if draft.hosts is None:
                 p.report(option, "auth must come after host")
@@ -92,16 +90,3 @@ def _hosts(p: Parser, draft: _Draft) -> None:
             draft.urls += (parse_relay_url(text),)
         except RelayUrlError as error:
             p.report(token, f'"{text}": {error}')
-    if len({url.protocol for url in draft.urls}) > 1 or len({url.label for url in draft.urls}) > 1:
-        p.report(token, "hosts of different protocols or labels in one action are not supported yet")
-
-
-def _tls(p: Parser, draft: _Draft) -> TlsUse:
-    protocols: set[Protocol] = {url.protocol for url in draft.urls} or {"smtp"}
-    protocol = protocols.pop()
-    if protocol == "lmtp":
-        p.draft.report(p.where, "lmtp:// is not supported yet in a relay host; use action lmtp")
-        return "never"
-    if protocol == "smtp+notls" and draft.tls:
-        p.draft.report(p.where, "tls and a host with smtp+notls:// contradict each other")
-    return _TLS[protocol][draft.tls]

@@ -19,7 +19,7 @@ Entries = tuple[tuple[str, str], ...]
 def table(p: Parser) -> None:
     """`table NAME [file:]/path`, `table NAME { values }`."""
     where = p.where
-    name = p.name("the name of a table")
+    name = p.name("the name of a table", blanks=True)
     known = p.draft.tables.get(name)
     if known is not None:
         p.draft.report(where, f'table "{name}" is already declared at {known.where.path}:{known.where.line}')
@@ -101,7 +101,7 @@ def table_argument(p: Parser, purpose: str, allowed: tuple[TableKind, ...]) -> s
     if p.at("<"):
         p.advance()
         token = p.peek()
-        name = p.name("the name of a table")
+        name = p.name("the name of a table", blanks=True)
         p.expect(">")
         if name not in p.draft.tables:
             if ("table", name) not in p.draft.broken:
