@@ -94,7 +94,7 @@ class Servers:
         idle = [
             key
             for key, s in self._servers.items()
-            if not s.connections and s.retry_at + MAX_PENALTY_SECS < now and s.plain_until < now
+            if not s.connections and (not s.failures or s.retry_at + MAX_PENALTY_SECS < now) and s.plain_until < now
         ]
         for key in idle:
             del self._servers[key]

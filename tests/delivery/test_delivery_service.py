@@ -20,6 +20,7 @@ from smtpd_ps.runtime.loop import Loop
 BODY = b"From: a@sender.test\r\nSubject: x\r\n\r\nhello\r\n.dot\r\n"
 
 
+NO_DSN = Dsn()
 BENCHES: list["Bench"] = []
 
 
@@ -81,8 +82,8 @@ class Bench:
         sender: str = "a@sender.test",
         number=1,
         user: str = "",
-        dsn: Dsn = Dsn(),
-    ) -> Job:  # noqa: B008 - frozen
+        dsn: Dsn = NO_DSN,
+    ) -> Job:
         recipients = tuple(
             Recipient((number << 32) | at, r, r, user or r.split("@")[0], dsn) for at, r in enumerate(rcpts, 1)
         )

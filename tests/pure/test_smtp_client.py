@@ -1,0 +1,474 @@
+"""The SMTP and LMTP client machine, stage by stage."""
+
+from base64 import b64encode
+
+import pytest
+
+from smtpd_ps.contract.values import Dsn, Notify, Status
+from smtpd_ps.pure.smtp_client import SmtpClient
+from smtpd_ps.pure.smtp_client_events import (
+    ClientOptions,
+    Finished,
+    Mail,
+    Ready,
+    Refused,
+    Stage,
+    StartTls,
+    StreamBody,
+)
+
+OK, TEMP, PERM = Status.OK, Status.TEMPFAIL, Status.PERMFAIL
+PLAIN = ClientOptions("me.test")
+BODY = b"Subject: x\r\n\r\nhi\r\n"
+
+
+def say(machine: SmtpClient, *lines: bytes) -> list:
+    return machine.receive(b"".join(line + b"\r\n" for line in lines))
+
+
+def greeted(options: ClientOptions = PLAIN, *offers: bytes) -> SmtpClient:
+    """A machine whose server has greeted and answered EHLO with `offers`."""
+    machine = SmtpClient(options)
+    say(machine, b"220 hello")
+    hello = b"LHLO me.test\r\n" if options.lmtp else b"EHLO me.test\r\n"
+    assert machine.take_output() == hello
+    lines = [b"them", *offers]
+    events = say(machine, *(b"250-" + line for line in lines[:-1]), b"250 " + lines[-1])
+    assert events == [Ready()] or options.tls != "never" or options.user
+    return machine
+
+
+def mail(*rcpts: str, body: bytes | None = BODY, **more) -> Mail:
+    return Mail("a@b.test", list(rcpts or ("x@y.test",)), body, len(body or b""), **more)
+
+
+def answers(events: list) -> list:
+    (finished,) = [event for event in events if isinstance(event, Finished)]
+    return finished.answers
+
+
+# Setting up.
+
+
+@pytest.mark.parametrize("reply", [b"554 no", b"421 busy", b"450 later", b"250 what"])
+def test_a_banner_other_than_220_is_of_no_use(reply):
+    """The session is refused with the server's words; nothing is sent."""
+    machine = SmtpClient(PLAIN)
+    assert say(machine, reply) == [Refused(Stage.BANNER, reply.decode())]
+    assert machine.take_output() == b""
+
+
+def test_helo_follows_a_refused_ehlo():
+    """RFC 5321 3.2: a server that does not know EHLO is asked with HELO."""
+    machine = SmtpClient(PLAIN)
+    say(machine, b"220 old")
+    machine.take_output()
+    assert say(machine, b"502 what") == []
+    assert machine.take_output() == b"HELO me.test\r\n"
+    assert say(machine, b"250 hello") == [Ready()]
+
+
+@pytest.mark.parametrize(
+    ("options", "reply"),
+    [
+        (PLAIN, b"450 later"),
+        (ClientOptions("me.test", lmtp=True), b"500 no LHLO"),
+        (ClientOptions("me.test", tls="require"), b"500 no EHLO, so no TLS"),
+    ],
+)
+def test_a_refused_hello_ends_the_session(options, reply):
+    """4xx, LHLO, or TLS that must be: no HELO instead."""
+    machine = SmtpClient(options)
+    say(machine, b"220 x")
+    machine.take_output()
+    assert say(machine, reply) == [Refused(Stage.HELO, reply.decode())]
+    assert machine.take_output() == b"QUIT\r\n"
+
+
+def test_keywords_are_taken_in_any_case():
+    """RFC 5321 2.4."""
+    machine = greeted(PLAIN, b"pipelining", b"Size 1000", b"8bitmime", b"dsn", b"aUTH=plain", b"auth LOGIN")
+    offers = machine.offers
+    assert (offers.pipelining, offers.max_size_bytes, offers.eight_bit, offers.dsn) == (True, 1000, True, True)
+    assert offers.auth == {"PLAIN", "LOGIN"}
+
+
+def test_starttls_then_ehlo_again():
+    """What was offered in plain text is forgotten."""
+    machine = greeted(ClientOptions("me.test", tls="opportunistic"), b"PIPELINING", b"STARTTLS")
+    assert machine.take_output() == b"STARTTLS\r\n"
+    assert say(machine, b"220 go") == [StartTls()]
+    machine.tls_started()
+    assert machine.take_output() == b"EHLO me.test\r\n"
+    assert say(machine, b"250-them", b"250 STARTTLS") == [Ready()]
+    assert not machine.offers.pipelining
+
+
+@pytest.mark.parametrize("tls", ["opportunistic", "require"])
+def test_text_after_the_220_of_starttls_is_an_injection(tls):
+    """CVE-2011-0411: bytes that came with the 220 end the session, in one segment or half a line."""
+    for extra in (b"250 evil\r\n", b"2"):
+        machine = greeted(ClientOptions("me.test", tls=tls), b"STARTTLS")
+        events = machine.receive(b"220 go\r\n" + extra)
+        assert [type(event) for event in events] == [Refused]
+        assert events[0].stage is Stage.TLS
+
+
+def test_starttls_refused():
+    """Optional: on in plain text. Required: the end."""
+    machine = greeted(ClientOptions("me.test", tls="opportunistic"), b"STARTTLS")
+    assert say(machine, b"454 not now") == [Ready()]
+    machine = greeted(ClientOptions("me.test", tls="require"), b"STARTTLS")
+    assert say(machine, b"454 not now") == [Refused(Stage.TLS, "454 not now")]
+
+
+def test_required_tls_that_is_not_offered():
+    """No mail in plain text."""
+    machine = SmtpClient(ClientOptions("me.test", tls="require-verify"))
+    say(machine, b"220 x")
+    (refused,) = say(machine, b"250 them")
+    assert refused == Refused(Stage.TLS, "TLS required but not supported by remote host")
+
+
+def auth(*offers: bytes) -> tuple[SmtpClient, list]:
+    machine = SmtpClient(ClientOptions("me.test", tls="implicit", user="u", password="pä"))
+    say(machine, b"220 x")
+    machine.take_output()
+    return machine, say(machine, b"250-them", b"250 " + b" ".join(offers))
+
+
+def test_auth_plain():
+    """RFC 4616, in one line; also where PLAIN is not the first mechanism."""
+    machine, _ = auth(b"AUTH", b"LOGIN", b"PLAIN")
+    assert machine.take_output() == b"AUTH PLAIN " + b64encode("\0u\0pä".encode()) + b"\r\n"
+    assert say(machine, b"235 welcome") == [Ready()]
+
+
+def test_auth_login():
+    """User and password are each answers to a 334."""
+    machine, _ = auth(b"AUTH", b"LOGIN")
+    assert machine.take_output() == b"AUTH LOGIN\r\n"
+    for want in ("u", "pä"):
+        say(machine, b"334 VXNlcg==")
+        assert machine.take_output() == b64encode(want.encode()) + b"\r\n"
+    assert say(machine, b"235 welcome") == [Ready()]
+
+
+def test_auth_that_fails_or_is_not_offered():
+    """A wrong password, no mechanism, or no TLS: an error of the route at once."""
+    machine, _ = auth(b"AUTH", b"PLAIN")
+    assert say(machine, b"535 wrong") == [Refused(Stage.AUTH, "535 wrong")]
+    assert auth(b"SIZE")[1][0].stage is Stage.AUTH
+    machine = SmtpClient(ClientOptions("me.test", tls="opportunistic", user="u", password="p"))
+    say(machine, b"220 x")
+    (refused,) = say(machine, b"250-them", b"250 AUTH PLAIN")
+    assert refused.stage is Stage.AUTH
+    assert b"AUTH" not in machine.take_output()
+
+
+# Transactions.
+
+
+def test_one_by_one_without_pipelining():
+    """Each command waits for its answer."""
+    machine = greeted(PLAIN, b"SIZE")
+    machine.send(mail("x@y.test", "z@y.test"))
+    for want, reply in [
+        (b"MAIL FROM:<a@b.test> SIZE=18\r\n", b"250 ok"),
+        (b"RCPT TO:<x@y.test>\r\n", b"250 ok"),
+        (b"RCPT TO:<z@y.test>\r\n", b"251 ok"),
+        (b"DATA\r\n", b"354 go"),
+    ]:
+        assert machine.take_output() == want
+        assert say(machine, reply) == []
+    assert machine.take_output() == BODY + b".\r\n"
+    assert answers(say(machine, b"250 2.0.0 stored")) == [(OK, "250 2.0.0 stored")] * 2
+    assert machine.idle
+
+
+def test_two_writes_with_pipelining():
+    """Commands in one write, body and final dot in one."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    assert machine.take_output() == b"MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n"
+    say(machine, b"250 ok", b"250 ok", b"354 go")
+    assert machine.take_output() == BODY + b".\r\n"
+    assert answers(say(machine, b"250 ok")) == [(OK, "250 ok")]
+
+
+def test_the_next_message_goes_out_behind_the_dot():
+    """RFC 2920 3.1: on a proven connection the next commands leave with the body."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    assert not machine.accepts_mail
+    say(machine, b"250 ok", b"250 ok", b"354 go", b"250 one")
+    machine.take_output()
+    machine.send(mail("two@y.test"))
+    machine.take_output()
+    assert machine.accepts_mail
+    machine.send(mail("three@y.test"))
+    assert machine.take_output() == b""
+    assert not machine.accepts_mail
+    say(machine, b"250 ok", b"250 ok", b"354 go")
+    assert machine.take_output() == BODY + b".\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<three@y.test>\r\nDATA\r\n"
+    assert answers(say(machine, b"250 two", b"250 ok", b"250 ok", b"354 go")) == [(OK, "250 two")]
+    assert machine.take_output() == BODY + b".\r\n"
+    assert answers(say(machine, b"250 three")) == [(OK, "250 three")]
+    assert machine.idle
+
+
+MAIL, RCPT, DATA, END = range(4)
+
+
+@pytest.mark.parametrize("offers", [(b"PIPELINING",), ()])
+@pytest.mark.parametrize("stage", [MAIL, RCPT, DATA, END])
+@pytest.mark.parametrize(("reply", "status"), [(b"450 4.1.1 later", TEMP), (b"550 5.1.1 no", PERM), (b"399 eh", TEMP)])
+def test_refusals_by_stage(offers, stage, reply, status):
+    """4xx is temporary, 5xx permanent, what makes no sense temporary; the connection stays usable."""
+    machine = greeted(PLAIN, *offers)
+    if stage is DATA and reply.startswith(b"3"):
+        reply = b"499 eh"  # a 3xx other than 354 at DATA is another rule's
+    machine.send(mail())
+    replies = [b"250 ok", b"250 ok", b"354 go", b"250 ok"]
+    replies[stage] = reply
+    if offers:
+        rest = [b"503 no recipients"] if stage in (MAIL, RCPT) else []
+        given = replies[: stage + 1]
+        if stage is MAIL:
+            given.append(b"503 no sender")
+        events = say(machine, *given, *rest)
+    else:
+        events = []
+        for each in replies[: stage + 1]:
+            events += say(machine, each)
+    assert answers(events) == [(status, reply.decode())]
+    assert machine.idle
+    machine.take_output()
+    machine.send(mail("next@y.test"))
+    first = machine.take_output()
+    assert first.startswith((b"RSET\r\n", b"MAIL"))
+    if stage in (RCPT, DATA):
+        assert first.startswith(b"RSET\r\n")
+
+
+@pytest.mark.parametrize("offers", [(b"PIPELINING",), ()])
+def test_after_a_reset_the_next_message_is_sent(offers):
+    """RSET's answer comes first, then the transaction goes on as ever."""
+    machine = greeted(PLAIN, *offers)
+    machine.send(mail())
+    if offers:
+        say(machine, b"250 ok", b"550 no", b"503 no recipients")
+    else:
+        say(machine, b"250 ok")
+        say(machine, b"550 no")
+    machine.send(mail())
+    events = []
+    for reply in (b"250 reset", b"250 ok", b"250 ok", b"354 go", b"250 done"):
+        events += say(machine, reply)
+    assert answers(events) == [(OK, "250 done")]
+
+
+def test_354_without_a_recipient_gets_the_lone_dot():
+    """RFC 2920 3.1: an empty message to nobody, whose answer means nothing."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    machine.take_output()
+    assert say(machine, b"250 ok", b"550 no", b"354 go") == []
+    assert machine.take_output() == b".\r\n"
+    assert answers(say(machine, b"554 no recipients")) == [(PERM, "550 no")]
+    assert machine.idle
+
+
+def test_a_recipient_refused_among_others():
+    """Each recipient has its own answer; the message goes to the rest."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail("a@y", "b@y", "c@y"))
+    events = say(machine, b"250 ok", b"250 ok", b"550 5.1.1 no", b"452 4.5.3 many", b"354 go", b"250 in")
+    assert answers(events) == [(OK, "250 in"), (PERM, "550 5.1.1 no"), (TEMP, "452 4.5.3 many")]
+
+
+def test_nonsense_at_data_ends_the_session():
+    """A 250 to DATA: nothing can be believed; nothing was decided, so the message may go elsewhere."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    events = say(machine, b"250 ok", b"250 ok", b"250 eh")
+    assert answers(events) == [None]
+    assert isinstance(events[-1], Refused)
+
+
+# The end of sessions.
+
+
+def test_421_of_a_fresh_connection_is_the_answer():
+    """RFC 5321 3.8: the message waits; the next MX is not tried."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    events = say(machine, b"421 4.3.2 shutting down")
+    assert answers(events) == [(TEMP, "421 4.3.2 shutting down")]
+    assert events[-1] == Refused(Stage.SESSION, "421 4.3.2 shutting down")
+
+
+def test_421_of_a_kept_connection_decides_nothing():
+    """It grew tired before it saw our MAIL: the message may go over another connection at once."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    say(machine, b"250 ok", b"250 ok", b"354 go", b"250 ok")
+    machine.send(mail())
+    assert answers(say(machine, b"421 4.4.2 idle")) == [None]
+
+
+def test_421_while_idle():
+    """The session is over, no message is concerned."""
+    machine = greeted()
+    assert say(machine, b"421 bye") == [Refused(Stage.SESSION, "421 bye")]
+
+
+@pytest.mark.parametrize(("replies", "expected"), [(0, None), (2, None), (3, (TEMP, "gone"))])
+def test_a_lost_connection(replies, expected):
+    """Before the final dot nothing is decided; after it the message must not be sent twice at once."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    say(machine, *[b"250 ok", b"250 ok", b"354 go"][:replies])
+    assert answers(machine.lost("gone")) == [expected]
+
+
+def test_a_lost_connection_frees_the_message_behind():
+    """The one after the dot is undecided, the one before it is temporary."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    say(machine, b"250 ok", b"250 ok", b"354 go", b"250 ok")
+    machine.send(mail())
+    machine.send(mail())
+    say(machine, b"250 ok", b"250 ok", b"354 go")
+    events = machine.lost("gone")
+    assert [event.answers for event in events] == [[(TEMP, "gone")], [None]]
+
+
+def test_rubbish_ends_the_session():
+    """What is no reply cannot be followed."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    events = say(machine, b"HTTP/1.1 400 Bad Request")
+    assert answers(events) == [None]
+    assert machine.dead
+
+
+# Bodies.
+
+
+def test_a_streamed_body():
+    """The driver streams, and the next message's commands follow it."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    big = mail(body=None)
+    machine.send(big)
+    machine.take_output()
+    assert say(machine, b"250 ok", b"250 ok", b"354 go") == [StreamBody(big)]
+    assert machine.take_output() == b""
+    machine.body_sent()
+    assert answers(say(machine, b"250 ok")) == [(OK, "250 ok")]
+
+
+def test_a_reply_in_the_middle_of_a_body_ends_the_session():
+    """A server that answers before the dot does not read on."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail(body=None))
+    say(machine, b"250 ok", b"250 ok", b"354 go")
+    events = say(machine, b"552 too much")
+    assert answers(events) == [None] and machine.dead
+
+
+@pytest.mark.parametrize("body", [b"a\nb\r\n", b"a\rb\r\n", b"a\r\n.\n", b"\r"])
+def test_a_bare_line_end_is_never_sent(body):
+    """THREATS "smuggling": refused for good, and the session ends without a final dot."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail(body=body))
+    machine.take_output()
+    events = say(machine, b"250 ok", b"250 ok", b"354 go")
+    assert answers(events)[0][0] is PERM
+    assert machine.take_output() == b""
+
+
+def test_the_prefix_goes_first():
+    """Header lines of local delivery, then the body."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(Mail("", ["x@y"], b".body\r\n", 20, prefix=b"X: y\r\n"))
+    say(machine, b"250 ok", b"250 ok", b"354 go")
+    assert machine.take_output().endswith(b"DATA\r\nX: y\r\n..body\r\n.\r\n")
+
+
+# Parameters.
+
+
+def test_parameters_are_sent_where_offered():
+    """SIZE, BODY and the DSN parameters of RFC 3461, or none of them."""
+    dsn = [Dsn(Notify.SUCCESS | Notify.FAILURE, "rfc822;q@r", "HDRS", "id+2B"), Dsn(Notify.NEVER)]
+    full = mail("x@y", "z@y", eight_bit=True, dsn=dsn)
+    machine = greeted(PLAIN, b"PIPELINING", b"SIZE", b"8BITMIME", b"DSN")
+    machine.send(full)
+    assert machine.take_output() == (
+        b"MAIL FROM:<a@b.test> SIZE=18 BODY=8BITMIME RET=HDRS ENVID=id+2B\r\n"
+        b"RCPT TO:<x@y> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;q@r\r\n"
+        b"RCPT TO:<z@y> NOTIFY=NEVER\r\nDATA\r\n"
+    )
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(full)
+    assert machine.take_output() == b"MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y>\r\nRCPT TO:<z@y>\r\nDATA\r\n"
+
+
+def test_a_message_over_the_servers_size_is_not_sent():
+    """RFC 1870 6.1 (5): refused here, the connection stays."""
+    machine = greeted(PLAIN, b"SIZE 10")
+    assert answers(machine.send(mail()))[0][0] is PERM
+    assert machine.take_output() == b"" and machine.idle
+
+
+def test_addresses_outside_ascii_need_smtputf8():
+    """RFC 6531 3.2: the parameter where it is offered, a permanent failure where not."""
+    machine = greeted(PLAIN, b"PIPELINING", b"SMTPUTF8")
+    machine.send(mail("ä@y"))
+    assert machine.take_output().startswith("MAIL FROM:<a@b.test> SMTPUTF8\r\nRCPT TO:<ä@y>".encode())
+    assert answers(greeted().send(mail("ä@y")))[0][0] is PERM
+
+
+@pytest.mark.parametrize("address", ["a@b>\r\nRCPT TO:<c@d", "a b@c", "a>@b", "a\n@b", "a\x00@b"])
+def test_an_address_cannot_become_a_command(address):
+    """Whatever the spool holds, it stays between its brackets."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    assert answers(machine.send(mail(address)))[0][0] is PERM
+    assert machine.take_output() == b""
+
+
+# LMTP.
+
+LMTP = ClientOptions("me.test", lmtp=True)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_lmtp_answers_each_recipient(together):
+    """RFC 2033 4.2: one reply for each accepted RCPT, in one segment or several (QUIRKS 41)."""
+    machine = greeted(LMTP, b"PIPELINING")
+    machine.send(mail("a", "b", "c"))
+    say(machine, b"250 ok", b"250 ok", b"550 no", b"250 ok", b"354 go")
+    replies = [b"250 2.0.0 for a", b"452 4.2.2 c is full"]
+    events = say(machine, *replies) if together else [e for r in replies for e in say(machine, r)]
+    assert answers(events) == [(OK, "250 2.0.0 for a"), (PERM, "550 no"), (TEMP, "452 4.2.2 c is full")]
+    assert machine.idle
+
+
+def test_lmtp_lost_between_replies():
+    """Who was answered is done; who was not is temporary."""
+    machine = greeted(LMTP, b"PIPELINING")
+    machine.send(mail("a", "b"))
+    say(machine, b"250 ok", b"250 ok", b"250 ok", b"354 go", b"250 in")
+    assert answers(machine.lost("gone")) == [(OK, "250 in"), (TEMP, "gone")]
+
+
+def test_lmtp_354_without_a_recipient():
+    """No reply would follow a dot, so the session ends."""
+    machine = greeted(LMTP, b"PIPELINING")
+    machine.send(mail("a"))
+    machine.take_output()
+    events = say(machine, b"250 ok", b"550 no", b"354 go")
+    assert answers(events) == [(PERM, "550 no")]
+    assert isinstance(events[-1], Refused)
+    assert machine.take_output() == b".\r\nQUIT\r\n"
