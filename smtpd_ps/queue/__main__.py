@@ -1,0 +1,52 @@
+"""The queue process: `python -m smtpd_ps.queue`, started by the parent."""
+
+import time
+from pathlib import Path
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Process
+from smtpd_ps.queue.core import Queue
+from smtpd_ps.queue.shared import Peers, Shared
+from smtpd_ps.queue.spool import open_spool
+from smtpd_ps.queue.store.embedded import warm_up
+from smtpd_ps.queue.store.protocol import StoreError
+from smtpd_ps.runtime.child import Child
+
+
+def main() -> None:
+    """Receive the set-up, be confined, open the spool, serve."""
+    child = Child.boot(Process.QUEUE)
+    assert isinstance(child.setup, m.QueueSetup)
+    warm_up()
+    child.confine()
+    # Opened as _sps_queue, below the new root.
+    directory = Path("/queue" if child.common.privileged else f"{child.common.root}/queue")
+    try:
+        store, bodies = open_spool(directory, child.log)
+    except (StoreError, OSError) as error:
+        child.fail(f"cannot open the spool: {error}")
+    peers = Peers()
+    shared = Shared(
+        child.setup.settings, store, bodies, peers, child.loop, child.log,
+        lambda: time.time_ns() // 1_000_000, child.fail,
+    )  # fmt: skip
+    queue = Queue(shared)
+    peers.smtp = {0: child.channel(Process.SMTP, queue.smtp_handlers(0))}
+    peers.lookup = child.channel(Process.LOOKUP, queue.lookup_handlers())
+    peers.delivery = child.channel(Process.DELIVERY, queue.delivery_handlers())
+    peers.control = child.channel(Process.CONTROL, queue.control_handlers())
+    try:
+        queue.start()
+    except (StoreError, OSError) as error:
+        child.fail(f"cannot read the spool: {error}")
+
+    def drain(_message: m.Drain) -> None:
+        child.enter_drain()
+        queue.drain(lambda: child.parent.send(m.Drained()))
+
+    child.serve({m.Drain: drain})
+    store.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Large bodies: a file each, named by message id, in one directory beside the store.
+
+Runs in queue; reads its own files, which may have rotted. smtp writes a file through a
+descriptor it was given; it counts only after `seal` has synced it and the store holds its message.
+A file without a message (the sender went away, or we died) is swept at the next start.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from smtpd_ps.contract.values import message_id_text
+from smtpd_ps.queue.store.records import DamagedRecord, StoredMessage, checksum
+
+CHUNK_BYTES = 1024 * 1024
+MIN_FREE_PERCENT = 5  # of blocks and of inodes, as OpenSMTPD's queue wants it
+
+
+class WrongSize(Exception):
+    """The file does not have the size that its writer announced."""
+
+
+class BodyFiles:
+    """The directory. Methods raise OSError as the system calls do."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _name(self, msgid: int) -> str:
+        return message_id_text(msgid)
+
+    def create(self, msgid: int) -> int:
+        """A descriptor, write-only, of a fresh file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._name(msgid), flags, 0o600, dir_fd=self._directory_fd)
+
+    def write(self, msgid: int, data: bytes) -> None:
+        """A file of our own making, synced with its name."""
+        fd = self.create(msgid)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        except OSError:
+            self.remove(msgid)
+            raise
+        finally:
+            os.close(fd)
+        self.sync_names()
+
+    def open(self, msgid: int) -> int:
+        """A descriptor, read-only, at offset 0."""
+        return os.open(self._name(msgid), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory_fd)
+
+    def seal(self, msgid: int, size_bytes: int) -> int:
+        """Sync the file, check its size, return its checksum. Raises WrongSize.
+
+        Its name is durable only after `sync_names`.
+        """
+        fd = self.open(msgid)
+        try:
+            if os.fstat(fd).st_size != size_bytes:
+                raise WrongSize(f"body file of {os.fstat(fd).st_size} bytes, {size_bytes} announced")
+            os.fsync(fd)
+            return _checksum_of(fd)
+        finally:
+            os.close(fd)
+
+    def sync_names(self) -> None:
+        """Make names of sealed files durable; once for all of a group."""
+        os.fsync(self._directory_fd)
+
+    def open_checked(self, message: StoredMessage) -> int:
+        """As `open`, but first read and compared with the message. Raises DamagedRecord."""
+        try:
+            fd = self.open(message.msgid)
+        except FileNotFoundError:
+            raise DamagedRecord("no body file") from None
+        try:
+            if os.fstat(fd).st_size != message.size_bytes or _checksum_of(fd) != message.body_crc:
+                raise DamagedRecord("body file checksum")
+            os.lseek(fd, 0, os.SEEK_SET)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def remove(self, msgid: int) -> None:
+        """Remove the file; harmless when it is gone."""
+        try:
+            os.unlink(self._name(msgid), dir_fd=self._directory_fd)
+        except FileNotFoundError:
+            return
+
+    def sweep(self, wanted: Callable[[int], bool]) -> int:
+        """Remove files of no message; return how many."""
+        removed = 0
+        for name in os.listdir(self._directory_fd):
+            try:
+                msgid = int(name, 16)
+            except ValueError:
+                continue  # not ours
+            if name == self._name(msgid) and not wanted(msgid):
+                self.remove(msgid)
+                removed += 1
+        return removed
+
+    def has_room(self) -> bool:
+        """Whether MIN_FREE_PERCENT of blocks and inodes are free."""
+        stat = os.fstatvfs(self._directory_fd)
+        blocks_low = stat.f_bavail * 100 < stat.f_blocks * MIN_FREE_PERCENT
+        inodes_low = stat.f_favail * 100 < stat.f_files * MIN_FREE_PERCENT  # 0 of 0 where there is no limit
+        return not (blocks_low or inodes_low)
+
+    def close(self) -> None:
+        """Close the directory. Once."""
+        os.close(self._directory_fd)
+
+
+def _checksum_of(fd: int) -> int:
+    crc = 0
+    while chunk := os.read(fd, CHUNK_BYTES):
+        crc = checksum(chunk, crc)
+    return crc

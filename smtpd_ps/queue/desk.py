@@ -1,0 +1,248 @@
+"""The operator's requests: list, show, schedule, remove, pause, count.
+
+Runs in queue; requests come from control, which takes them from root alone. Long answers are
+streamed in steps, and wait while control has not taken what was sent.
+"""
+
+from collections.abc import Callable, Iterator
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import INLINE_BODY_BYTES, envelope_id_text, message_id_text
+from smtpd_ps.queue.group import Committer
+from smtpd_ps.queue.shared import Shared
+from smtpd_ps.queue.show import envelope_text, queue_row, status_text
+from smtpd_ps.queue.store.protocol import Damaged, Loaded, StoreError
+from smtpd_ps.queue.store.records import DamagedRecord, StoredMessage
+from smtpd_ps.queue.window import Held, Window
+
+STEP = 200  # messages
+BACKLOG_BYTES = 256 * 1024
+WAIT_SECS = 0.01
+
+
+class Desk:
+    """`wake` asks for the queue's turn-end work."""
+
+    def __init__(self, shared: Shared, window: Window, committer: Committer, wake: Callable[[], None]) -> None:
+        self._s = shared
+        self._window = window
+        self._committer = committer
+        self._wake = wake
+
+    def _done(self, client: int, count: int, text: str = "", ok: bool = True) -> None:
+        self._s.peers.control.send(m.Done(client, ok, text, count))
+
+    def _stream(self, client: int, steps: Iterator[int]) -> None:
+        """Run `steps`, each giving how many envelopes it was about, while control keeps up."""
+        total = 0
+
+        def go() -> None:
+            nonlocal total
+            try:
+                while self._s.peers.control.pending_bytes < BACKLOG_BYTES:
+                    count = next(steps, None)
+                    if count is None:
+                        self._done(client, total)
+                        return
+                    total += count
+                    if count:
+                        break  # other work has its turn between two steps
+            except StoreError as error:
+                self._done(client, total, str(error), ok=False)
+                return
+            self._s.timers.call_later(WAIT_SECS if self._s.peers.control.pending_bytes >= BACKLOG_BYTES else 0, go)
+
+        go()
+
+    def _walk(self, msgid: int) -> Iterator[list[Loaded]]:
+        """All messages, or one; what is in memory rather than what the store has of it."""
+        after = 0
+        while True:
+            found = self._s.store.load([msgid]) if msgid else self._s.store.scan(after, STEP)
+            yield [self._window.held[one.msgid].message if one.msgid in self._window.held else one
+                   for one in found]  # fmt: skip
+            if msgid or len(found) < STEP:
+                return
+            after = found[-1].msgid
+
+    # Showing.
+
+    def show_queue(self, message: m.ShowQueue) -> None:
+        """A QueueRow an envelope."""
+        self._stream(message.client, self._rows(message.client, message.msgid))
+
+    def _rows(self, client: int, msgid: int) -> Iterator[int]:
+        for found in self._walk(msgid):
+            now_ms, count = self._s.now_ms(), 0
+            for one in found:
+                if isinstance(one, StoredMessage):
+                    for evpid, stored in list(one.envelopes.items()):
+                        flying = evpid in self._window.flights
+                        self._s.peers.control.send(queue_row(self._s, client, one, evpid, stored, flying, now_ms))
+                        count += 1
+            yield count
+
+    def show_envelope(self, message: m.ShowEnvelope) -> None:
+        """One envelope as `key: value` lines."""
+        client, evpid = message.client, message.evpid
+        try:
+            one = self._one(evpid >> 32)
+        except StoreError as error:
+            self._done(client, 0, str(error), ok=False)
+            return
+        stored = one.envelopes.get(evpid) if isinstance(one, StoredMessage) else None
+        if isinstance(one, Damaged):
+            self._done(client, 0, f"message {message_id_text(one.msgid)} is damaged: {one.reason}", ok=False)
+        elif one is None or stored is None:
+            self._done(client, 0, f"no envelope {envelope_id_text(evpid)}", ok=False)
+        else:
+            self._s.peers.control.send(m.TextPart(client, envelope_text(self._s, one, evpid, stored)))
+            self._done(client, 1)
+
+    def _one(self, msgid: int) -> Loaded | None:
+        held = self._window.held.get(msgid)
+        if held is not None:
+            return held.message
+        loaded = self._s.store.load([msgid])
+        return loaded[0] if loaded else None
+
+    def show_message(self, message: m.ShowMessage) -> None:
+        """The stored body."""
+        client, msgid = message.client, message.msgid
+        try:
+            one = self._one(msgid)
+            if not isinstance(one, StoredMessage):
+                reason = f"message {message_id_text(msgid)} is damaged: {one.reason}" if one else ""
+                self._done(client, 0, reason or f"no message {message_id_text(msgid)}", ok=False)
+                return
+            if one.in_file:
+                self._stream(client, self._parts(client, self._s.bodies.open_checked(one)))
+                return
+            body = self._s.store.body(one)
+        except (DamagedRecord, StoreError, OSError) as error:
+            self._done(client, 0, f"message {message_id_text(msgid)}: {error}", ok=False)
+            return
+        self._s.peers.control.send(m.BytesPart(client, body))
+        self._done(client, len(one.envelopes))
+
+    def _parts(self, client: int, fd: int) -> Iterator[int]:
+        with open(fd, "rb", buffering=0) as file:
+            while data := file.read(INLINE_BODY_BYTES):
+                self._s.peers.control.send(m.BytesPart(client, data))
+                yield 0
+
+    def show_stats(self, message: m.ShowStats) -> None:
+        """The counters."""
+        self._s.counters.inflight = len(self._window.flights)
+        self._s.peers.control.send(m.Counters(message.client, self._s.counters.pairs()))
+        self._done(message.client, 0)
+
+    def show_status(self, message: m.ShowStatus) -> None:
+        """What is paused."""
+        self._s.peers.control.send(m.TextPart(message.client, status_text(self._s)))
+        self._done(message.client, 0)
+
+    # Ordering.
+
+    def pause(self, message: m.Pause) -> None:
+        """Stop or go on taking mail of a part to delivery."""
+        if message.part == "smtp":
+            self._done(message.client, 0, "queue does not accept mail from clients", ok=False)
+            return
+        if message.paused:
+            self._s.scheduler.pause(message.part)
+        else:
+            self._s.scheduler.resume(message.part)
+        self._s.log.info(f"{message.part} {'paused' if message.paused else 'resumed'}")
+        self._done(message.client, 0)
+        self._wake()
+
+    def schedule(self, message: m.Schedule) -> None:
+        """Make envelopes due now: one, those of a message, or all."""
+        client = message.client
+        if not (message.evpid or message.msgid):
+            self._stream(client, self._hurry_all())
+            return
+        try:
+            held = self._window.find(message.msgid or message.evpid >> 32)
+        except StoreError as error:
+            self._done(client, 0, str(error), ok=False)
+            return
+        count = self._hurry(held, message.evpid) if held is not None else 0
+        self._done(client, count)
+
+    def _hurry(self, held: Held, evpid: int = 0) -> int:
+        """One envelope of a message in memory, or all of them."""
+        flights, now_ms, count = self._window.flights, self._s.now_ms(), 0
+        hurried = set()
+        for one, stored in held.message.envelopes.items():
+            if evpid in (0, one) and one not in flights and stored.due_ms > now_ms:
+                stored.due_ms = now_ms
+                hurried.add(one)
+            count += evpid in (0, one)
+        if hurried:
+            self._window.unplan(held, hurried.__contains__)
+        self._committer.touch(held)  # which also lets it go, or plans it anew
+        return count
+
+    def _hurry_all(self) -> Iterator[int]:
+        now_ms, after, more = self._s.now_ms(), 0, True
+        for held in list(self._window.held.values()):
+            if not held.gone:
+                self._hurry(held)
+        while more:
+            count, after = self._s.store.hurry(after, STEP * 5, now_ms)
+            more = bool(after)
+            self._window.look_again()
+            self._wake()
+            yield count
+
+    def remove(self, message: m.Remove) -> None:
+        """Delete envelopes: one, those of a message, or all. Answered when it is durable."""
+        client, msgid = message.client, message.msgid or message.evpid >> 32
+        if message.everything:
+            self._stream(client, self._remove_all())
+            return
+        count = 0
+        try:
+            held = self._window.find(msgid) if msgid else None
+            if held is not None:
+                count = self._remove(held, message.evpid)
+            elif msgid and not message.evpid and self._s.store.has(msgid):
+                self._remove_damaged(msgid)
+        except StoreError as error:
+            self._done(client, 0, str(error), ok=False)
+            return
+        self._committer.after(lambda: self._done(client, count))
+
+    def _remove(self, held: Held, evpid: int = 0) -> int:
+        gone = [one for one in held.message.envelopes if evpid in (0, one)]
+        self._window.unplan(held, set(gone).__contains__)
+        for one in gone:
+            self._window.finish(held, one)
+            self._s.log.info(f"removed evpid={envelope_id_text(one)}")
+        self._s.counters.removed += len(gone)
+        self._committer.touch(held)  # which also plans what is left of it
+        return len(gone)
+
+    def _remove_damaged(self, msgid: int) -> None:
+        self._committer.discard(msgid)
+        self._s.log.info(f"removed msgid={message_id_text(msgid)}, which was damaged")
+
+    def _remove_all(self) -> Iterator[int]:
+        after = 0
+        while True:
+            found = self._s.store.scan(after, STEP)
+            count = 0
+            for one in found:
+                after = one.msgid
+                held = self._window.find(after)
+                if held is None:
+                    self._remove_damaged(after)
+                else:
+                    count += self._remove(held)
+            if len(found) < STEP:
+                self._committer.after(lambda: None)  # do not wait for company
+                yield count
+                return
+            yield count

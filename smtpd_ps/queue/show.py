@@ -1,0 +1,92 @@
+"""How an envelope is shown to the operator.
+
+Runs in queue. Formats: QUIRKS 46 (`show queue`), and `smtpctl show envelope`'s key: value lines.
+"""
+
+from typing import Literal
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Notify, envelope_id_text, message_id_text
+from smtpd_ps.queue.shared import Shared
+from smtpd_ps.queue.store.records import EnvelopeState, StoredEnvelope, StoredMessage
+
+
+def _family(address: str) -> Literal["inet4", "inet6", "local"]:
+    if address in ("", "local"):
+        return "local"
+    return "inet6" if ":" in address else "inet4"
+
+
+def _flags(stored: StoredEnvelope) -> str:
+    flags = []
+    if stored.envelope.internal:
+        flags.append("bounce")
+    if stored.envelope.client.user:
+        flags.append("auth")
+    return ",".join(flags)
+
+
+def _kind(shared: Shared, stored: StoredEnvelope) -> Literal["mda", "mta", "bounce"]:
+    if stored.state is not EnvelopeState.PENDING:
+        return "bounce"
+    return "mta" if shared.key_of(stored)[0] == "mta" else "mda"
+
+
+def queue_row(
+    shared: Shared, client: int, message: StoredMessage, evpid: int, stored: StoredEnvelope, flying: bool, now_ms: int
+) -> m.QueueRow:
+    """One line of `show queue`."""
+    envelope = stored.envelope
+    expires_ms = shared.expires_ms(stored, message.created_ms)
+    return m.QueueRow(
+        client, evpid, _family(envelope.client.address), _kind(shared, stored), _flags(stored),
+        envelope.sender, envelope.rcpt, envelope.dest, message.created_ms // 1000, expires_ms // 1000,
+        stored.last_try_ms // 1000, stored.tries, "inflight" if flying else "pending",
+        0 if flying else max(0, stored.due_ms - now_ms) // 1000, stored.text,
+    )  # fmt: skip
+
+
+def _notify(value: int) -> str:
+    return ",".join(one.name or "" for one in Notify if value & one)
+
+
+def envelope_text(shared: Shared, message: StoredMessage, evpid: int, stored: StoredEnvelope) -> str:
+    """`key: value` lines; keys without a value are left out."""
+    envelope, client, dsn = stored.envelope, stored.envelope.client, stored.envelope.dsn
+    ttl_secs = (shared.expires_ms(stored, message.created_ms) - message.created_ms) // 1000
+    pairs = (
+        ("version", message.version),
+        ("evpid", envelope_id_text(evpid)),
+        ("msgid", message_id_text(message.msgid)),
+        ("dispatcher", envelope.action),
+        ("type", _kind(shared, stored)),
+        ("tag", client.tag),
+        ("flags", _flags(stored)),
+        ("helo", client.helo),
+        ("hostname", client.name),
+        ("sockaddr", client.address),
+        ("user", envelope.user),
+        ("auth-user", client.user),
+        ("sender", envelope.sender or "<>"),
+        ("rcpt", envelope.rcpt),
+        ("dest", envelope.dest),
+        ("size", message.size_bytes),
+        ("ctime", message.created_ms // 1000),
+        ("last-try", stored.last_try_ms // 1000),
+        ("next-try", stored.due_ms // 1000),
+        ("ttl", ttl_secs),
+        ("retry", stored.tries),
+        ("dsn-notify", _notify(dsn.notify)),
+        ("dsn-orcpt", dsn.orcpt),
+        ("dsn-ret", dsn.ret),
+        ("dsn-envid", dsn.envid),
+        ("relay", stored.relay),
+        ("errorline", stored.text),
+    )
+    return "".join(f"{key}: {value}\n" for key, value in pairs if value != "")
+
+
+def status_text(shared: Shared) -> str:
+    """`MDA running`, `MTA paused`."""
+    paused = set(shared.scheduler.paused)
+    return "".join(f"{part.upper()} {'paused' if part in paused else 'running'}\n" for part in ("mda", "mta"))

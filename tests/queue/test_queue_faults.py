@@ -1,0 +1,201 @@
+"""Faults: a failing store, a full disk, damaged entries, peers that break the contract."""
+
+import os
+
+import pytest
+from conftest import BODY, Failed, envelope
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Status
+from smtpd_ps.queue.spool import open_spool
+from smtpd_ps.queue.store.protocol import StoreError, StoreFull
+
+
+def breaking(monkeypatch, rig, error):
+    def write(group):
+        raise error
+
+    monkeypatch.setattr(rig.store, "write", write)
+
+
+@pytest.mark.parametrize(("error", "code"), [(StoreFull("full"), 452), (StoreError("I/O"), 451)])
+def test_a_failing_commit_refuses_new_mail_for_now(rig, monkeypatch, error, code):
+    """4xx for all of the group; when the store works again mail is taken, without a restart."""
+    with monkeypatch.context() as patch:
+        breaking(patch, rig, error)
+        rig.accept()
+        assert rig.smtp.take(m.Committed)[0].code == code
+        assert not rig.jobs()
+    rig.accept()
+    assert rig.smtp.take(m.Committed)[0].code == 250
+
+
+def test_outcomes_are_kept_while_the_store_fails(rig, monkeypatch):
+    """A delivered message is not delivered again because its removal had to wait."""
+    rig.accept()
+    jobs = rig.jobs()
+    with monkeypatch.context() as patch:
+        breaking(patch, rig, StoreError("I/O"))
+        rig.answer(jobs, Status.OK)
+        rig.timers.advance(5000)
+        assert not rig.jobs()
+    assert len(rig.stored()) == 1
+    rig.timers.advance(1100)
+    assert not rig.stored()
+
+
+def test_a_large_body_of_a_refused_message_is_removed(rig, monkeypatch):
+    """A refused message leaves no file."""
+    breaking(monkeypatch, rig, StoreFull("full"))
+    rig.accept_file(body=b"x" * 100_000)
+    assert rig.smtp.take(m.Committed)[0].code == 452
+    assert os.listdir(rig.directory / "bodies") == []
+
+
+def test_without_room_mail_is_refused_early(rig, monkeypatch):
+    """Below 5 % free: 452 at RCPT and BodyRefused; asked at most once a second."""
+    asked = []
+    monkeypatch.setattr(rig.bodies, "has_room", lambda: bool(asked.append(1)))
+    rig.timers.advance(2000)
+    for number in range(10):
+        rig.say(m.RcptAccept(7, number, 1, (envelope(),)))
+    assert {reply.code for reply in rig.smtp.take(m.RcptReply)} == {452}
+    assert len(asked) == 1
+    monkeypatch.undo()
+    rig.timers.advance(2000)
+    rig.say(m.RcptAccept(7, 99, 1, (envelope(),)))
+    assert rig.smtp.take(m.RcptReply)[0].code == 250
+
+
+def test_a_damaged_body_is_quarantined_and_the_rest_delivered(rig):
+    """The one entry is logged, kept and not tried again."""
+    bad = rig.accept()
+    rig.answer(rig.jobs(), Status.TEMPFAIL, "later")
+    rig.timers.advance(60)
+    rig.store._open.execute("UPDATE body SET data = ? WHERE msgid = ?", (b"rot", bad))
+    good = rig.accept()
+    rig.answer(rig.jobs(), Status.TEMPFAIL, "later")
+    rig.timers.advance(500_000)
+    assert [job.msgid for job in rig.jobs()] == [good]
+    assert rig.log.has(f"quarantine msgid={bad:08x} reason=body checksum")
+    assert len(rig.stored()) == 2
+    assert rig.shared.counters.envelopes == 1
+    rig.timers.advance(5_000_000)
+    assert rig.shared.counters.damaged == 1
+
+
+@pytest.mark.parametrize("fault", ["changed", "gone", "longer"])
+def test_a_damaged_body_file_is_quarantined(rig, fault):
+    """A file that changed while it waited is not sent."""
+    msgid = rig.accept_file(body=b"x" * 100_000)
+    rig.answer(rig.jobs(), Status.TEMPFAIL, "later")
+    rig.timers.advance(60)
+    path = rig.directory / "bodies" / f"{msgid:08x}"
+    match fault:
+        case "changed":
+            path.write_bytes(b"x" * 99_999 + b"y")
+        case "gone":
+            path.unlink()
+        case "longer":
+            path.write_bytes(b"x" * 100_001)
+    rig.timers.advance(500_000)
+    assert not rig.jobs()
+    assert rig.log.has("quarantine")
+
+
+def test_a_quarantined_message_can_be_removed(rig):
+    """The operator removes it by its message id."""
+    bad = rig.accept()
+    rig.answer(rig.jobs(), Status.TEMPFAIL, "later")
+    rig.timers.advance(60)
+    rig.store.mark_damaged(bad, "test")
+    rig.say(m.Remove(3, msgid=bad))
+    assert rig.control.take(m.Done)[0].ok
+    assert not rig.stored()
+
+
+def test_a_rotten_database_is_set_aside(tmp_path):
+    """New mail is taken; the damaged file and its bodies stay for a rescue."""
+    (tmp_path / "queue.db").write_bytes(b"rot" * 5000)
+    (tmp_path / "bodies").mkdir()
+    (tmp_path / "bodies" / "00000001").write_bytes(b"mail")
+    lines: list[str] = []
+
+    class Log:
+        def error(self, text: str) -> None:
+            lines.append(text)
+
+        warning = info = debug = error
+
+    store, bodies = open_spool(tmp_path, Log())
+    assert store.scan(0, 10) == []
+    names = sorted(os.listdir(tmp_path))
+    assert any(name.startswith("queue.db.damaged-") for name in names)
+    (aside,) = [name for name in names if name.startswith("bodies.damaged-")]
+    assert (tmp_path / aside / "00000001").read_bytes() == b"mail"
+    assert "set aside" in lines[0]
+    store.close()
+    bodies.close()
+
+
+# Peers that break the contract.
+
+
+def test_a_message_id_must_be_leased_and_unused(rig):
+    """smtp cannot name another message's id."""
+    msgid = rig.accept()
+    for bad in (msgid, 12345):
+        rig.say(m.RcptAccept(7, 900 + bad, 1, (envelope(),)))
+        with pytest.raises(Failed, match="message id"):
+            rig.say(m.Commit(7, 900 + bad, bad, False, BODY))
+
+
+def test_smtp_cannot_speak_for_another_smtp(rig):
+    """The session's top byte is its process."""
+    with pytest.raises(Failed, match="session of smtp 1"):
+        rig.say(m.Commit(1 << 56 | 7, 1, rig.ids[0], False, BODY))
+    with pytest.raises(Failed, match="no smtp process"):
+        rig.say(m.RcptAccept(1 << 56 | 7, 1, 1, (envelope(),)))
+
+
+def test_a_commit_without_envelopes_is_refused(rig):
+    """A body that lookup let nobody receive is not stored."""
+    rig.say(m.Commit(7, 1, rig.ids.pop(0), False, BODY))
+    assert rig.smtp.take(m.Committed)[0].code == 554
+    assert not rig.stored()
+
+
+def test_commit_file_needs_its_body_open(rig):
+    """A file is committed under the id it was opened for."""
+    rig.say(m.RcptAccept(7, 1, 1, (envelope(),)))
+    with pytest.raises(Failed, match="BodyOpen"):
+        rig.say(m.CommitFile(7, 1, rig.ids.pop(0), False, 5))
+
+
+def test_abort_forgets_transaction_and_file(rig):
+    """Nothing of it is delivered or left."""
+    rig.say(m.RcptAccept(7, 1, 1, (envelope(),)))
+    rig.say(m.BodyOpen(7, 1, rig.ids.pop(0)))
+    rig.say(m.Abort(7, 1))
+    assert rig.queue.intake.idle
+    assert os.listdir(rig.directory / "bodies") == []
+
+
+def test_ids_are_leased_before_they_run_out(rig):
+    """A further block comes when half of the last is used, by commits and by aborts alike."""
+    assert len(rig.ids) == 1000
+    for number in range(300):
+        rig.accept()
+        rig.say(m.Abort(7, 10_000 + number))
+    (lease,) = rig.smtp.take(m.IdLease)
+    assert len(lease.ids) == 1000
+    assert not set(lease.ids) & set(rig.ids)
+    assert all(0 < one < 2**31 for one in lease.ids)
+
+
+def test_a_transaction_is_bounded(rig):
+    """Expansion cannot make one transaction eat the memory."""
+    for number in range(11):
+        rig.say(m.RcptAccept(7, 1, number, tuple(envelope(f"u{n}@example.org") for n in range(1000))))
+    codes = [reply.code for reply in rig.smtp.take(m.RcptReply)]
+    assert codes == [250] * 10 + [452]
