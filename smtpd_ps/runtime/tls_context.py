@@ -13,16 +13,19 @@ Once confined there is no file to load: a context made then would silently trust
 import os
 import ssl
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smtpd_ps.contract.settings import PkiSettings
 from smtpd_ps.osdep import libcrypto
 from smtpd_ps.pure import certificate as x509
 from smtpd_ps.pure.decoy_key import decoy_pem
 from smtpd_ps.runtime.signer import Scheme, Signer
+
+if TYPE_CHECKING:
+    import tempfile
 
 _SELF_TEST_ROUNDS = 10
 
@@ -222,6 +225,8 @@ class _TemporaryFile:
             with open(self._fd, "wb", closefd=False) as file:
                 file.write(self._content)
             return f"/proc/self/fd/{self._fd}"
+        import tempfile  # brings in much that Linux does not need; all of this is before confinement
+
         self._folder = tempfile.TemporaryDirectory(prefix="smtpd_ps")
         path = Path(self._folder.name) / "pem"
         path.write_bytes(self._content)
