@@ -162,7 +162,9 @@ class Demo:
             raise DemoError("the daemon has ended")
         try:
             with socket.create_connection(("127.0.0.1", self.port), 2) as sock:
-                return sock.recv(4).startswith(b"220")
+                greeted = sock.recv(512).startswith(b"220")
+                sock.sendall(b"QUIT\r\n")
+                return greeted
         except OSError:
             return False
 
