@@ -111,8 +111,11 @@ class Scheduler:
         else:
             self._turns.append(key)
 
-    def take(self, now_ms: int) -> list[Ticket]:
-        """Tickets to be tried now, routes in turn, within the limits. They are INFLIGHT from here."""
+    def take(self, now_ms: int, most: int = 1_000_000) -> list[Ticket]:
+        """Tickets to be tried now, routes in turn, within the limits. They are INFLIGHT from here.
+
+        Where there are more than `most`, the rest comes with the next call (and a few may be over).
+        """
         waiting = self._waiting
         while waiting and (waiting[0][0] <= now_ms or waiting[0][2].state is not State.WAITING):
             ticket = heapq.heappop(waiting)[2]
@@ -120,7 +123,7 @@ class Scheduler:
                 self._make_ready(ticket)
         out: list[Ticket] = []
         turns = self._turns
-        while turns and not self._at_limit():
+        while turns and len(out) < most and not self._at_limit():
             key = turns.popleft()
             self._take_turn(key, out)
             if not self._ready[key]:

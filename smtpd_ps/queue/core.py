@@ -33,7 +33,7 @@ class Queue:
         self.committer = Committer(shared, self.window, self.wake)
         self.notices.connect(self.window, self.committer)
         self.intake = Intake(shared, self.committer)
-        self.dispatcher = Dispatcher(shared, self.window, self.committer, self.notices)
+        self.dispatcher = Dispatcher(shared, self.window, self.committer, self.notices, self.wake)
         self.desk = Desk(shared, self.window, self.committer, self.wake)
         self._alarm_ms: int | None = None
         self._drained: Callable[[], None] | None = None
@@ -108,6 +108,8 @@ class Queue:
         if not self.dispatcher.stopped and self.window.wanting(now_ms):
             try:
                 self.window.refill(now_ms)
+                if self.window.wanting(now_ms):
+                    self._s.timers.call_later(0, self.wake)
             except StoreError as error:
                 self._s.log.error(f"cannot read what is due: {error}")
                 self._set_alarm(now_ms + int(RELOAD_SECS * 1000), now_ms)

@@ -4,6 +4,8 @@ Runs in queue. Outcome text quotes remote servers; it is bounded by the contract
 is logged or quoted (runtime/log, pure/bounce).
 """
 
+from collections.abc import Callable
+
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Job, Line, Notify, Recipient, Result, Status, envelope_id_text
 from smtpd_ps.pure.scheduler import Ticket
@@ -16,6 +18,8 @@ from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredEnv
 from smtpd_ps.queue.window import Held, Window
 
 FRAME_JOBS = 64
+TURN_JOBS = 256
+_SUCCESS = int(Notify.SUCCESS)  # the operators of IntFlag are slow
 FRAME_BYTES = 768 * 1024
 RECIPIENT_BYTES = 300  # of a frame, roughly
 BACKLOG_BYTES = 4 * 1024 * 1024  # unsent to delivery: dispatch waits
@@ -24,13 +28,16 @@ MAX_TEXT = 2000
 
 
 class Dispatcher:
-    """Between the scheduler and the channel to delivery."""
+    """Between the scheduler and the channel to delivery. `wake` asks for another `run`."""
 
-    def __init__(self, shared: Shared, window: Window, committer: Committer, notices: Notices) -> None:
+    def __init__(
+        self, shared: Shared, window: Window, committer: Committer, notices: Notices, wake: Callable[[], None]
+    ) -> None:
         self._s = shared
         self._window = window
         self._committer = committer
         self._notices = notices
+        self._wake = wake
         self._jobs: list[Job] = []
         self._frame_bytes = 0
         self.stopped = False  # draining
@@ -47,7 +54,9 @@ class Dispatcher:
         if self.stopped or self.blocked:
             return
         now_ms = self._s.now_ms()
-        tickets = self._s.scheduler.take(now_ms)
+        tickets = self._s.scheduler.take(now_ms, TURN_JOBS)
+        if len(tickets) >= TURN_JOBS:
+            self._s.timers.call_later(0, self._wake)  # other work has its turn
         for ticket in tickets:
             held = self._window.held[ticket.msgid]
             held.tickets.remove(ticket)
@@ -150,7 +159,7 @@ class Dispatcher:
         evpid = result.evpid
         match result.status:
             case Status.OK:
-                if stored.envelope.dsn.notify & Notify.SUCCESS and not result.dsn_passed and stored.envelope.sender:
+                if stored.envelope.dsn.notify & _SUCCESS and not result.dsn_passed and stored.envelope.sender:
                     relayed = self._s.key_of(stored)[0] == "mta"
                     stored.state = EnvelopeState.RELAYED if relayed else EnvelopeState.DELIVERED
                     stored.text, stored.relay = result.text, result.relay

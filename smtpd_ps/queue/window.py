@@ -10,14 +10,14 @@ from collections.abc import Callable
 from smtpd_ps.contract.values import message_id_text
 from smtpd_ps.pure.scheduler import RouteKey, Ticket
 from smtpd_ps.queue.shared import Shared
-from smtpd_ps.queue.store.protocol import Damaged, Due
+from smtpd_ps.queue.store.protocol import Damaged, Due, StoreError
 from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredEnvelope, StoredMessage
 
 HORIZON_MS = 30_000
 CACHE_BYTES = 16 * 1024 * 1024  # of bodies
 FILE_COST_BYTES = 160 * 1024  # what a job with a descriptor counts: 200 descriptors in flight at most
 JOB_RECIPIENTS = 100
-LOAD_STEP = 500
+LOAD_STEP = 1000  # rows looked at in one turn
 
 Notify = Callable[["Held", int], None]
 
@@ -48,6 +48,8 @@ class Window:
         self.flights: dict[int, tuple[Held, Ticket]] = {}  # envelopes that delivery has
         self._envelopes = 0
         self._overflow = True  # more may be due in the store: at the start, all
+        self._refilling = False
+        self._after: Due | None = None  # where the refill under way has got to
         self._store_due_ms: int | None = None  # when the next message becomes due that is not here
 
     @property
@@ -164,7 +166,7 @@ class Window:
         if self._store_due_ms is not None and self._store_due_ms <= now_ms + HORIZON_MS:
             self._overflow = True
             self._store_due_ms = None
-        return self._overflow and self._envelopes < self._bound // 2
+        return self._refilling or (self._overflow and self._envelopes < self._bound // 2)
 
     def wake_ms(self) -> int | None:
         """When the store has something due soon that is not here."""
@@ -175,12 +177,13 @@ class Window:
         self._overflow = True
 
     def refill(self, now_ms: int) -> None:
-        """Read due messages until the window is full or none is left. Raises StoreError."""
+        """One step of reading due messages, until the window is full or none is left. Raises StoreError."""
         store = self._s.store
         horizon_ms = now_ms + HORIZON_MS
-        after: Due | None = None
-        while not self.full:
-            found = store.due(horizon_ms, after, LOAD_STEP)
+        if not self._refilling:
+            self._refilling, self._after, self._overflow = True, None, False
+        try:
+            found = store.due(horizon_ms, self._after, LOAD_STEP)
             dues = {due.msgid: due.due_ms for due in found if due.msgid not in self.held}
             for loaded in store.load(list(dues)):
                 if isinstance(loaded, Damaged):
@@ -190,12 +193,15 @@ class Window:
                     _hurried(loaded, dues[loaded.msgid])
                     self.plan(self._hold(loaded, checked=False))
             if len(found) < LOAD_STEP:
-                self._overflow = False
                 self._store_due_ms = store.next_due_ms(horizon_ms)
-                return
-            after = found[-1]
-        self._overflow = True
-        self._store_due_ms = None
+                self._refilling = False
+            elif self.full:
+                self._refilling, self._overflow = False, True
+            else:
+                self._after = found[-1]
+        except StoreError:
+            self._refilling, self._overflow = False, True
+            raise
 
     # Bodies.
 

@@ -35,7 +35,7 @@ _SCHEMA = (
     # due_ms is NULL where damage says why the message cannot be read.
     "CREATE TABLE message (msgid INTEGER PRIMARY KEY, due_ms INTEGER, envelopes INTEGER NOT NULL,"
     " crc INTEGER NOT NULL, record BLOB NOT NULL, damage TEXT) STRICT",
-    "CREATE INDEX message_due ON message (due_ms, envelopes)",
+    "CREATE INDEX message_due ON message (due_ms, msgid, envelopes)",
     "CREATE TABLE body (msgid INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",
 )
 _INSERT = "INSERT INTO message (msgid, due_ms, envelopes, crc, record) VALUES (?, ?, ?, ?, ?)"
