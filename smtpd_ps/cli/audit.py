@@ -177,8 +177,8 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
             ("dumpable", _yes(seen.dumpable), "no" if own else "any"),
         ]
     if expected.system == "openbsd":
-        promises = " ".join(sorted(grant.name for grant in policy.promises))
-        out.append(("pledge", " ".join(sorted(seen.pledge or ())) or "none", promises if own else "any"))
+        promises = " ".join(grant.name for grant in policy.promises)
+        out.append(("pledge", _yes(seen.pledged), f"yes ({promises})" if own else "any"))
     if expected.system == "freebsd":
         out.append(("capsicum", _yes(seen.capability_mode), "yes" if policy.capsicum.enter else "any"))
     limits = seen.limits or {}

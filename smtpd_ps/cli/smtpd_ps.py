@@ -17,6 +17,7 @@ from smtpd_ps.config.system import SystemEnvironment
 from smtpd_ps.contract.installation import StatePaths, paths
 from smtpd_ps.contract.policy import POLICIES
 from smtpd_ps.contract.values import Process
+from smtpd_ps.keys.check import check_pair
 from smtpd_ps.parent.daemon import Daemon
 from smtpd_ps.parent.listeners import ListenError
 from smtpd_ps.parent.options import Options
@@ -46,13 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if configuration is None:
         return 1
     if parsed.check_only:
-        print("configuration OK")
-        return 0
+        return check_pairs(configuration)
     refusal = refuse_start(options)
     if refusal:
         print(f"smtpd_ps: {refusal}", file=sys.stderr)
         return 1
-    slices = compile_settings(configuration, resolver=options.resolver, allowed_uid=os.getuid())
+    slices = compile_settings(
+        configuration,
+        resolver=options.resolver,
+        allowed_uid=os.getuid(),
+        socket_path=paths(options.state_dir).submission_socket,
+    )
     return start(options, slices)
 
 
@@ -71,9 +76,26 @@ def read_configuration(options: Options) -> Configuration | None:
 
 def _print(problems: Sequence[Problem]) -> None:
     for problem in problems:
-        kind = "warning: " if problem.warning else ""
-        where = f"{problem.path}:{problem.line}: " if problem.line else f"{problem.path}: "
-        print(f"{where}{kind}{problem.text}", file=sys.stderr)
+        print(problem, file=sys.stderr)
+
+
+def check_pairs(configuration: Configuration) -> int:
+    """For -n, which ends afterwards: do certificate and key of each pki belong together?
+
+    The daemon's parent never does this, because it must not hold keys; its keys process does.
+    """
+    found = 0
+    for pki in configuration.pki.values():
+        try:
+            text = check_pair(Path(pki.cert_path).read_bytes(), Path(pki.key_path).read_bytes())
+        except OSError as error:
+            text = str(error)
+        if text:
+            found = 1
+            _print([Problem(pki.where.path, pki.where.line, f'pki "{pki.name}": {text}')])
+    if not found:
+        print("configuration OK")
+    return found
 
 
 def refuse_start(options: Options) -> str:
@@ -92,6 +114,7 @@ def refuse_start(options: Options) -> str:
 def start(options: Options, slices: Slices) -> int:
     """Make the state directories, bind, go to the background unless told otherwise, serve."""
     state = paths(options.state_dir)
+    osdep.close_from(3)  # whatever the caller left open is not for the daemon
     try:
         ensure_state(options.state_dir, privileged=not options.unprivileged)
         lock = _lock(state)

@@ -10,10 +10,10 @@ import hmac
 import sys
 from pathlib import Path
 
-from smtpd_ps.osdep.crypt_r import crypt
+from smtpd_ps.osdep import crypt_r
 
 _SHADOW_FILES = ("/etc/shadow", "/etc/master.passwd")
-_DUMMY = "$6$rounds=5000$aaaaaaaaaaaaaaaa$"
+_DUMMY = b"$6$rounds=5000$aaaaaaaaaaaaaaaa$"
 
 
 def shadow_hash(user: str, files: tuple[str, ...] = _SHADOW_FILES) -> str:
@@ -36,9 +36,13 @@ def check(user: str, password: str) -> bool:
         return False
     if sys.platform.startswith("openbsd"):
         return bsd_auth(user, password)
-    stored = shadow_hash(user)
-    computed = crypt(password, stored or _DUMMY)  # the same work for a user who does not exist
-    return bool(stored) and computed is not None and hmac.compare_digest(computed.encode(), stored.encode())
+    system = crypt_r.load()
+    if system is None:
+        return False
+    stored = shadow_hash(user).encode("utf-8", "surrogateescape")
+    # The same work for a user who does not exist.
+    computed = system.hash(password.encode("utf-8", "surrogateescape"), stored or _DUMMY)
+    return bool(stored) and computed is not None and hmac.compare_digest(computed, stored)
 
 
 def bsd_auth(user: str, password: str, libc: ctypes.CDLL | None = None) -> bool:

@@ -145,14 +145,16 @@ def targets_of(hosts: Sequence[RouteHost], action_tls: TlsUse, lmtp: bool = Fals
 
 
 def combined_tls(action: TlsUse, host: TlsUse) -> TlsUse:
-    """What the action's `tls` and the host's URL ask for together: each may only tighten the other."""
+    """What the action's `tls` and the host's URL ask for together (smtpd.conf(5), relay).
+
+    `tls` requires and verifies, whatever the URL says; `tls no-verify` also drops the check that
+    smtp+tls and smtps make by default; without `tls` the URL decides.
+    """
     if host == "opportunistic":
         return action
-    if action == "opportunistic" or action == host:
+    if action == "opportunistic":
         return host
-    verify = "require-verify" in (action, host) or "implicit-verify" in (action, host)
-    if "implicit" in (action, host) or "implicit-verify" in (action, host):
+    verify = action == "require-verify"
+    if host in ("implicit", "implicit-verify"):
         return "implicit-verify" if verify else "implicit"
-    if host == "never" and action == "never":
-        return "never"
     return "require-verify" if verify else "require"

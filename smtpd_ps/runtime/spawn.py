@@ -1,4 +1,4 @@
-"""Start a child process: fork and exec, empty environment, its channel on descriptor 3.
+"""Start a child process: fork and exec, a bare environment, its channel on descriptor 3.
 
 Runs in the parent; parses nothing. Every other descriptor is close-on-exec (PEP 446), so a
 child begins with 0, 1, 2 and 3 and a fresh address space.
@@ -11,6 +11,9 @@ import sys
 
 from smtpd_ps.contract.values import Process
 from smtpd_ps.runtime.child import PARENT_FD
+
+# One harmless variable: setproctitle finds the title's place by the first of them.
+ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
 
 _MODULES: dict[Process, str] = {
     Process.KEYS: "smtpd_ps.keys",
@@ -38,7 +41,7 @@ def spawn_module(module: str, channel: socket.socket) -> int:
         return os.posix_spawn(
             sys.executable,
             python_argv(module),
-            {},
+            ENVIRONMENT,
             file_actions=[(os.POSIX_SPAWN_DUP2, null_high, 0), (os.POSIX_SPAWN_DUP2, high, PARENT_FD)],
             setsigmask=(),
         )

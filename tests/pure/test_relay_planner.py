@@ -94,19 +94,21 @@ def test_servers_are_forgotten():
     ("action", "host", "both"),
     [
         ("opportunistic", "opportunistic", "opportunistic"),
-        ("require-verify", "opportunistic", "require-verify"),
         ("opportunistic", "never", "never"),
+        ("opportunistic", "require-verify", "require-verify"),
         ("opportunistic", "implicit-verify", "implicit-verify"),
+        ("require", "opportunistic", "require"),
+        ("require", "require-verify", "require"),
+        ("require", "implicit-verify", "implicit"),
         ("require", "never", "require"),
-        ("require", "implicit", "implicit"),
-        ("require-verify", "implicit", "implicit-verify"),
-        ("require", "require-verify", "require-verify"),
-        ("never", "require", "require"),
-        ("never", "never", "never"),
+        ("require-verify", "opportunistic", "require-verify"),
+        ("require-verify", "require-verify", "require-verify"),
+        ("require-verify", "implicit-verify", "implicit-verify"),
+        ("require-verify", "never", "require-verify"),
     ],
 )
 def test_tls_of_action_and_url(action, host, both):
-    """Each may tighten the other, neither may loosen it."""
+    """`tls` requires and verifies, `tls no-verify` drops the check, else the URL decides."""
     assert combined_tls(action, host) == both
 
 

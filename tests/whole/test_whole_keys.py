@@ -11,10 +11,10 @@ from support.certs import make_key, write_acme
 from support.daemon import Daemon
 
 CONFIG = """
-pki mx cert "{dir}/acme/live/fullchain.pem"
-pki mx key "{dir}/acme/live/privkey.pem"
-listen on 127.0.0.1 port {port} tls pki mx
-action out relay host "smtp://127.0.0.1:9" pki mx
+pki mxkey cert "{dir}/acme/live/fullchain.pem"
+pki mxkey key "{dir}/acme/live/privkey.pem"
+listen on 127.0.0.1 port {port} tls pki mxkey
+action out relay host "smtp://127.0.0.1:9" pki mxkey
 match from any for any action out
 """
 

@@ -134,11 +134,11 @@ match from any for domain "example.com" action box
 
 
 CREDENTIALS = """
-pki mx cert "{dir}/acme/live/fullchain.pem"
-pki mx key "{dir}/acme/live/privkey.pem"
+pki mxkey cert "{dir}/acme/live/fullchain.pem"
+pki mxkey key "{dir}/acme/live/privkey.pem"
 table submitters "{dir}/submitters"
-listen on 127.0.0.1 port {port} tls pki mx
-listen on 127.0.0.1 port {port2} tls-require pki mx auth <submitters>
+listen on 127.0.0.1 port {port} tls pki mxkey
+listen on 127.0.0.1 port {port2} tls-require pki mxkey auth <submitters>
 action send relay host "smtp://127.0.0.1:SINK"
 match auth from any for any action send
 """
