@@ -95,10 +95,14 @@ class ServerSession:
     def receive(self, data: bytes) -> list[Action]:
         """Bytes of the client."""
         if self.state is State.HANDSHAKE:
-            self._bad_input(say.PLAINTEXT_AFTER_STARTTLS)
-            return self._take()
+            return self.plaintext_waiting()
         self._buffer = self._buffer + data if self._buffer else data
         self._run()
+        return self._take()
+
+    def plaintext_waiting(self) -> list[Action]:
+        """More plain text came although the handshake was to begin: an injection."""
+        self._bad_input(say.PLAINTEXT_AFTER_STARTTLS)
         return self._take()
 
     def tls_started(self, tls: str, verified: bool) -> list[Action]:
