@@ -9,13 +9,13 @@ import ctypes
 import os
 import socket
 import struct
-import time
 
 from smtpd_ps.contract.messages import Common
 from smtpd_ps.contract.policy import POLICIES, Policy
 from smtpd_ps.contract.values import Process
 from smtpd_ps.osdep import linux_kernel as k
 from smtpd_ps.osdep.errors import ConfineError
+from smtpd_ps.osdep.identity import become_user, check_target, enter_root, load_time_zone, make_directories
 from smtpd_ps.osdep.limits import set_limits
 from smtpd_ps.osdep.linux_kernel import Kernel
 from smtpd_ps.osdep.linux_landlock import Landlock
@@ -52,8 +52,7 @@ class _Confinement:
 
     def run(self) -> tuple[str, ...]:
         policy, common, kernel = self._policy, self._common, self._kernel
-        if common.privileged and not (common.uid and common.gid):
-            raise ConfineError("refusing to run as root")
+        check_target(common)
         _preload(policy)
         status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -68,10 +67,11 @@ class _Confinement:
             if common.privileged:
                 if not bounding_empty:
                     raise ConfineError("the capability bounding set cannot be emptied")
-                self._enter_root()
-                self._become_user()
+                enter_root(policy, common)
+                kernel.prctl(k.PR_SET_KEEPCAPS, 0)
+                become_user(common)
             if policy.process is Process.AGENT:
-                _make_directories(common.writable)
+                make_directories(common.writable)
                 landlock.open_paths("", common.writable)
             kernel.clear_capabilities()
             kernel.prctl(k.PR_SET_NO_NEW_PRIVS, 1)
@@ -84,32 +84,6 @@ class _Confinement:
         finally:
             os.close(status)
         return warnings
-
-    def _enter_root(self) -> None:
-        if self._policy.root == "any":
-            return
-        root = self._common.root
-        if not root:
-            raise ConfineError("no root directory to enter")
-        there = os.stat(root)
-        if there.st_uid != 0 or there.st_mode & 0o022:
-            raise ConfineError(f"{root} is not root's alone to write")
-        os.chroot(root)
-        os.chdir("/")
-        here = os.stat("/")
-        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
-            raise ConfineError(f"{root} did not become the root directory")
-
-    def _become_user(self) -> None:
-        common = self._common
-        self._kernel.prctl(k.PR_SET_KEEPCAPS, 0)
-        os.setgroups(list(common.groups))
-        os.setresgid(common.gid, common.gid, common.gid)
-        os.setresuid(common.uid, common.uid, common.uid)
-        for regain in (os.setresuid, os.setresgid):
-            with contextlib.suppress(PermissionError):
-                regain(0, 0, 0)
-                raise ConfineError("root could be regained")
 
     def _check(self, status_fd: int) -> None:
         """Read back what was asked for, from the kernel's own words."""
@@ -134,8 +108,7 @@ class _Confinement:
 
 def _preload(policy: Policy) -> None:
     """Load what the C library would otherwise load from files when it is needed."""
-    time.tzset()
-    time.strftime("%z", time.localtime())
+    load_time_zone()
     if policy.threads:
         with contextlib.suppress(OSError):  # only pthread_exit and cancellation want it
             ctypes.CDLL("libgcc_s.so.1")
@@ -144,15 +117,6 @@ def _preload(policy: Policy) -> None:
 def _read_again(fd: int) -> str:
     os.lseek(fd, 0, os.SEEK_SET)
     return os.read(fd, 65536).decode("ascii", "replace")
-
-
-def _make_directories(paths: tuple[str, ...]) -> None:
-    """A mailbox that is not there yet is made now, as the mail user; later only what is in it."""
-    for path in paths:
-        try:
-            os.makedirs(path, 0o700, exist_ok=True)
-        except OSError as error:
-            raise ConfineError(f"{path}: {error.strerror}") from error
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

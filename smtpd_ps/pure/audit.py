@@ -46,7 +46,8 @@ class Observation:
     limits: dict[str, tuple[int, int]] | None = None  # soft and hard by resource; -1 is infinite
     title: str = ""
     executable: str | None = None
-    pledge: frozenset[str] | None = None  # OpenBSD
+    pledged: bool | None = None  # OpenBSD; the system does not show which promises
+    chrooted: bool | None = None  # OpenBSD, which does not show where
     capability_mode: bool | None = None  # FreeBSD
 
 
@@ -138,10 +139,10 @@ def _sandbox_findings(expected: Expected, seen: Observation) -> list[Finding]:
         if not policy.threads and seen.threads is not None and seen.threads > 1:
             out.append(Finding("threads", f"{seen.threads} threads, 1 declared"))
     if expected.system == "openbsd":
-        declared = frozenset(grant.name for grant in policy.promises)
-        if seen.pledge is None or seen.pledge - declared:
-            shown = "none" if seen.pledge is None else " ".join(sorted(seen.pledge))
-            out.append(Finding("pledge", f"promises {shown}, {' '.join(sorted(declared))} declared"))
+        if not seen.pledged:
+            out.append(Finding("pledge", "not under pledge(2)"))
+        if expected.privileged and policy.root != "any" and seen.chrooted is False:
+            out.append(Finding("root", f"not chrooted, {expected.root} declared"))
     if expected.system == "freebsd" and policy.capsicum.enter and not seen.capability_mode:
         out.append(Finding("capsicum", "not in capability mode"))
     return out

@@ -260,8 +260,8 @@ def mutant_limits() -> None:
 
 def mutant_uid() -> None:
     """Real and effective uid only; the saved one stays root's."""
-    linux._Confinement._become_user = lambda self: (
-        os.setgroups(()), os.setresgid(*[self._gid] * 3), os.setresuid(self._uid, self._uid, 0),
+    linux.become_user = lambda common: (
+        os.setgroups(()), os.setresgid(*[common.gid] * 3), os.setresuid(common.uid, common.uid, 0),
     )  # fmt: skip
     _no_check()
 
@@ -269,14 +269,14 @@ def mutant_uid() -> None:
 def mutant_groups() -> None:
     """Keep root's supplementary groups."""
     os.setgroups((0, 4))
-    linux._Confinement._become_user = lambda self: (
-        os.setresgid(*[self._gid] * 3), os.setresuid(*[self._uid] * 3),
+    linux.become_user = lambda common: (
+        os.setresgid(*[common.gid] * 3), os.setresuid(*[common.uid] * 3),
     )  # fmt: skip
     _no_check()
 
 
 def mutant_root() -> None:
-    linux._Confinement._enter_root = lambda self: None
+    linux.enter_root = lambda policy, common: None
 
 
 def mutant_groups_checked() -> None:

@@ -119,12 +119,14 @@ def test_parent() -> None:
 
 
 def test_openbsd_and_freebsd() -> None:
-    """On OpenBSD the promises are compared, on FreeBSD capability mode where it is declared."""
+    """On OpenBSD pledge and chroot are compared, on FreeBSD capability mode where it is declared."""
     seen = replace(SEEN, seccomp=None, no_new_privs=None, capabilities=None, dumpable=None)
     expected = replace(EXPECTED, system="openbsd")
-    assert lines(expected, replace(seen, pledge=frozenset({"stdio", "inet"}))) == []
-    assert lines(expected, replace(seen, pledge=frozenset({"stdio", "exec"}))) == ["pledge"]
-    assert lines(expected, replace(seen, pledge=None)) == ["pledge"]
+    seen = replace(seen, root=None)
+    assert lines(expected, replace(seen, pledged=True, chrooted=True)) == []
+    assert lines(expected, replace(seen, pledged=False, chrooted=True)) == ["pledge"]
+    assert lines(expected, replace(seen, pledged=None, chrooted=True)) == ["pledge"]
+    assert lines(expected, replace(seen, pledged=True, chrooted=False)) == ["root"]
     expected = replace(EXPECTED, system="freebsd")
     assert lines(expected, replace(seen, capability_mode=True)) == []
     assert lines(expected, replace(seen, capability_mode=False)) == ["capsicum"]
