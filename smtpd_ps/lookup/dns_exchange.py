@@ -43,6 +43,12 @@ class Servers:
         else:
             self.loop.call_soon(exchange.expire)
 
+    def close(self) -> None:
+        """Give all questions up."""
+        self._waiting.clear()
+        for exchange in tuple(self._under_way):
+            exchange.expire()
+
     def _start(self, exchange: "_Exchange") -> None:
         self._under_way.add(exchange)
         self.loop.call_soon(exchange.start)

@@ -87,7 +87,7 @@ class Reply:
 
 def preload() -> None:
     """Have dnspython load the record classes and codecs now; after confinement it could not."""
-    "x".encode("idna")
+    question("b\u00fccher.example", Type.A)  # idna, punycode, stringprep
     for kind in Type:
         rdatatype = dns.rdatatype.RdataType.make(int(kind))
         dns.rdata.get_rdata_class(_IN, rdatatype)  # type: ignore[no-untyped-call, unused-ignore]

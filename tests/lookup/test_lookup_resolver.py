@@ -1,5 +1,7 @@
 """The resolver against a name server that answers, fails and lies."""
 
+from collections.abc import Iterator
+
 import dns.message
 import pytest
 from hypothesis import given
@@ -17,7 +19,8 @@ from smtpd_ps.runtime.loop import Loop
 class Asker:
     def __init__(self, loop: Loop, settings: ResolverSettings) -> None:
         self.loop = loop
-        self.resolver = Resolver(loop, Servers(loop, settings))
+        self.servers = Servers(loop, settings)
+        self.resolver = Resolver(loop, self.servers)
 
     def ask(self, name: str, kind: Type = Type.A) -> Answer:
         answers: list[Answer] = []
@@ -28,8 +31,10 @@ class Asker:
 
 
 @pytest.fixture
-def asker(loop: Loop, dns_server: DnsServer) -> Asker:
-    return Asker(loop, dns_server.settings)
+def asker(loop: Loop, dns_server: DnsServer) -> Iterator[Asker]:
+    made = Asker(loop, dns_server.settings)
+    yield made
+    made.servers.close()
 
 
 def test_records_of_each_type(asker: Asker, dns_server: DnsServer) -> None:

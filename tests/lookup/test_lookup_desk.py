@@ -1,0 +1,435 @@
+"""The lookup process as a whole, driven with messages."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lookup_dns_server import DnsServer, run_until
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.routes import ROUTES
+from smtpd_ps.contract.settings import (
+    ActionSettings,
+    ConditionSettings,
+    LookupSettings,
+    RuleSettings,
+    TableSettings,
+)  # fmt: skip
+from smtpd_ps.contract.values import Client, Dsn, Envelope, Phase, Process
+from smtpd_ps.lookup import users as users_module
+from smtpd_ps.lookup.checking import Checking
+from smtpd_ps.lookup.desk import Desk
+from smtpd_ps.lookup.files import Files, FilesError, read_files
+from smtpd_ps.lookup.password_hash import PasswordHashes
+from smtpd_ps.osdep import crypt_r
+from smtpd_ps.pure.hosts_file import NO_HOSTS
+from smtpd_ps.runtime.loop import Loop
+
+# "secret", 1000 rounds
+HASH = "$6$rounds=1000$abcdefgh$nhYjN017qxiYztzyUpZtPnUQcnLy62KsunSLHNeLahp2EHPlAKmFFlrjEwSXGo2kgY5hR2.peKEg2VGUqIJJu1"
+
+
+def condition(kind: str, table: str = "") -> ConditionSettings:
+    return ConditionSettings(kind.lstrip("!"), kind.startswith("!"), table)  # type: ignore[arg-type]
+
+
+SETTINGS = LookupSettings(
+    "mx.example.com",
+    (
+        RuleSettings((condition("from-any"), condition("for-domain", "ours")), "receive", 1),
+        RuleSettings((condition("from-any"), condition("for-any"), condition("mail-from", "vip")), "vip", 2),
+        RuleSettings((condition("from-auth"), condition("for-any")), "send", 3),
+        RuleSettings((condition("from-local"), condition("for-any")), "outbound", 4),
+    ),
+    (
+        ActionSettings("receive", "lmtp", virtual_table="virtuals", lmtp_destination="/run/lmtp"),
+        ActionSettings("vip", "relay"),
+        ActionSettings("send", "relay"),
+        ActionSettings("outbound", "relay"),
+    ),
+    (
+        TableSettings("ours", "inline", "list", (("example.com", ""),)),
+        TableSettings("vip", "inline", "list", (("boss@vip.org", ""),)),
+        TableSettings(
+            "virtuals", "inline", "map",
+            (("john.doe@example.com", "cyrus"), ("new@example.com", "newcomer"), ("list@example.com", "cyrus, a@b.org"),
+             ("pipe@example.com", "|x")),
+        ),
+        TableSettings("submitters", "inline", "map", (("alice", HASH), ("empty", "-"), ("bad", "$6$abc$def"))),
+    ),
+    ("127.0.0.1", "192.0.2.9"),
+    ("localhost", "mx.example.com"),
+)  # fmt: skip
+
+
+class Box:
+    """Stands for a channel, and checks that the contract allows what is sent."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.messages: list[m.Message] = []
+
+    def send(self, message: m.Message, *fds: int) -> None:
+        assert not fds
+        assert any(
+            route.message is type(message) and (Process.LOOKUP, self.process) in route.hops for route in ROUTES
+        )  # fmt: skip
+        self.messages.append(message)
+
+    def take(self) -> m.Message:
+        (message,) = self.messages
+        self.messages.clear()
+        return message
+
+
+class World:
+    def __init__(self, loop: Loop, server: DnsServer) -> None:
+        self.loop, self.server = loop, server
+        self.warnings: list[str] = []
+        tables = read_files(SETTINGS, ()).tables
+        self.checking = Checking(loop, PasswordHashes(crypt_r.load()))
+        self.checking.start()
+        files = Files(tables, server.settings, NO_HOSTS)
+        self.desk = Desk(loop, SETTINGS, files, self.checking, self.warnings.append)
+        self.boxes = {p: Box(p) for p in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.PARENT)}
+        for process, box in self.boxes.items():
+            self.desk.attach(process, box)
+        self.smtp, self.queue, self.delivery, self.parent = self.boxes.values()
+
+    def give(self, process: Process, message: m.Message) -> None:
+        self.desk.handlers(process)[type(message)](message)
+
+    def connect(self, session: int = 1, address: str = "127.0.0.1", tag: str = "") -> None:
+        self.give(Process.SMTP, m.PeerQuery(session, 0, address, tag))
+
+    def rcpt(self, recipient: str, sender: str = "s@far.org", session: int = 1, number: int = 1) -> None:
+        dsn = Dsn(4, "rfc822;x", "FULL", "e")
+        self.give(Process.SMTP, m.RcptRequest(session, 2, number, "helo.far.org", False, sender, recipient, dsn))
+
+    def user(self, found: bool, temporary: bool = False) -> str:
+        query = self.parent.take()
+        assert isinstance(query, m.UserQuery)
+        self.give(Process.PARENT, m.UserInfo(query.query, found, temporary))
+        return query.user
+
+    def auth(self, user: str, password: str, table: str = "submitters", session: int = 1) -> str:
+        self.give(Process.SMTP, m.AuthRequest(session, table, user, password))
+        run_until(self.loop, lambda: bool(self.smtp.messages or self.parent.messages))
+        if self.parent.messages:
+            return "asked"
+        reply = self.smtp.take()
+        assert isinstance(reply, m.AuthReply)
+        assert reply.session == session
+        return reply.verdict
+
+
+@pytest.fixture
+def world(loop: Loop, dns_server: DnsServer) -> Iterator[World]:
+    made = World(loop, dns_server)
+    yield made
+    made.checking.stop()
+
+
+def refused(message: m.Message) -> tuple[int, str]:
+    assert isinstance(message, m.RcptRefuse)
+    return message.code, message.text
+
+
+def test_handlers_are_what_the_contract_says(world: World) -> None:
+    """Every message that may come at run time has a handler, and no other."""
+    for process in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.PARENT):
+        incoming = {
+            route.message for route in ROUTES
+            if (process, Process.LOOKUP) in route.hops and route.phase & (Phase.RUN | Phase.DRAIN)
+        }  # fmt: skip
+        assert set(world.desk.handlers(process)) == incoming - {m.LogLevel}
+
+
+def test_recipient_is_accepted(world: World) -> None:
+    """The envelope goes to queue with all that is known of the client; the user was asked for."""
+    world.connect(tag="office")
+    assert world.smtp.take() == m.PeerInfo(1, "localhost", True)
+    world.rcpt("John.Doe@example.com")
+    assert world.user(True) == "cyrus"
+    accept = world.queue.take()
+    assert accept == m.RcptAccept(
+        1, 2, 1,
+        (Envelope("receive", "s@far.org", "John.Doe@example.com", "John.Doe@example.com", "cyrus",
+                  Client("127.0.0.1", "localhost", "helo.far.org", "", "office"), Dsn(4, "rfc822;x", "FULL", "e")),),
+    )  # fmt: skip
+    assert world.smtp.messages == []
+    world.rcpt("john.doe@example.com", number=2)
+    assert isinstance(world.queue.take(), m.RcptAccept)
+    assert world.parent.messages == []
+
+
+def test_refusals(world: World) -> None:
+    """550 without a rule, 524 without a virtual entry, 550 without the user, 451 where nobody knows."""
+    world.connect(address="198.51.100.1")
+    run_until(world.loop, lambda: bool(world.smtp.messages))
+    world.smtp.take()
+    world.rcpt("x@elsewhere.org")
+    assert refused(world.smtp.take()) == (550, "Invalid recipient")
+    world.rcpt("nobody@example.com")
+    assert refused(world.smtp.take()) == (524, "5.2.4 Mailing list expansion problem")
+    world.rcpt("new@example.com")
+    world.user(False, temporary=True)
+    assert refused(world.smtp.take()) == (451, "Temporary failure")
+    world.rcpt("new@example.com")
+    assert world.user(False) == "newcomer"
+    assert refused(world.smtp.take()) == (550, "Invalid recipient")
+    world.rcpt("pipe@example.com")
+    assert refused(world.smtp.take()) == (451, "Temporary failure")
+    assert "not supported yet" in world.warnings[-1]
+    assert world.queue.messages == []
+
+
+def test_decisions_about_users_expire(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that was absent is asked for again after ten seconds, one that was found after a minute."""
+    world.connect()
+    world.smtp.take()
+    world.rcpt("new@example.com")
+    world.user(False)
+    world.smtp.take()
+    world.rcpt("new@example.com")
+    assert refused(world.smtp.take())[0] == 550
+    real = world.loop.now
+    monkeypatch.setattr(world.loop, "now", lambda: real() + users_module.ABSENT_SECS + 1)
+    world.rcpt("new@example.com")
+    world.user(True)
+    assert isinstance(world.queue.take(), m.RcptAccept)
+    monkeypatch.setattr(world.loop, "now", lambda: real() + users_module.FOUND_SECS + 12)
+    world.rcpt("new@example.com")
+    assert world.user(False) == "newcomer"
+
+
+def test_many_ask_for_one_user_once(world: World) -> None:
+    """Equal questions to the parent are one; every recipient is answered."""
+    world.connect()
+    world.smtp.take()
+    for number in range(5):
+        world.rcpt("john.doe@example.com", number=number)
+    world.user(True)
+    assert [message.number for message in world.queue.messages] == [0, 1, 2, 3, 4]  # type: ignore[attr-defined]
+
+
+def test_parent_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an answer in time the recipient is refused for now; a late answer does no harm."""
+    monkeypatch.setattr(users_module, "PATIENCE_SECS", 0.05)
+    world.connect()
+    world.smtp.take()
+    world.rcpt("john.doe@example.com")
+    query = world.parent.take()
+    assert isinstance(query, m.UserQuery)
+    run_until(world.loop, lambda: bool(world.smtp.messages))
+    assert refused(world.smtp.take())[0] == 451
+    world.give(Process.PARENT, m.UserInfo(query.query, True))
+
+
+def test_answer_comes_even_when_the_session_has_ended(world: World) -> None:
+    """smtp waits for every recipient before it aborts, so each is answered."""
+    world.connect()
+    world.smtp.take()
+    world.rcpt("john.doe@example.com")
+    world.give(Process.SMTP, m.SessionEnd(1))
+    world.user(True)
+    assert isinstance(world.queue.take(), m.RcptAccept)
+    assert len(world.desk.sessions) == 0
+
+
+def test_decision_depends_on_what_rules_read(world: World) -> None:
+    """A rule that looks at the sender is asked for each sender; the cache does not mix them."""
+    world.connect(address="198.51.100.1")
+    run_until(world.loop, lambda: bool(world.smtp.messages))
+    world.smtp.take()
+    for _ in range(2):
+        world.rcpt("x@elsewhere.org", sender="boss@vip.org")
+        accept = world.queue.take()
+        assert isinstance(accept, m.RcptAccept)
+        assert [(e.action, e.user, e.dest) for e in accept.envelopes] == [("vip", "", "x@elsewhere.org")]
+        world.rcpt("x@elsewhere.org", sender="")
+        assert refused(world.smtp.take()) == (550, "Invalid recipient")
+
+
+def test_only_lookups_own_record_authenticates(world: World) -> None:
+    """Relaying works once lookup itself has seen the right password, and only in that session."""
+    world.connect(1, "198.51.100.1")
+    world.connect(2, "198.51.100.2")
+    run_until(world.loop, lambda: len(world.smtp.messages) == 2)
+    world.smtp.messages.clear()
+    world.rcpt("x@elsewhere.org")
+    assert refused(world.smtp.take()) == (550, "Invalid recipient")
+    assert world.auth("alice", "wrong") == "no"
+    world.rcpt("x@elsewhere.org")
+    assert refused(world.smtp.take())[0] == 550
+    assert world.auth("Alice", "secret") == "ok"
+    world.rcpt("x@elsewhere.org")
+    accept = world.queue.take()
+    assert isinstance(accept, m.RcptAccept)
+    assert (accept.envelopes[0].action, accept.envelopes[0].client.user) == ("send", "Alice")
+    world.rcpt("x@elsewhere.org", session=2)
+    assert refused(world.smtp.take())[0] == 550
+    assert world.auth("alice", "secret") == "error"  # twice in a session
+    world.give(Process.SMTP, m.SessionEnd(1))
+    world.connect(1, "198.51.100.1")
+    run_until(world.loop, lambda: bool(world.smtp.messages))
+    world.smtp.take()
+    world.rcpt("x@elsewhere.org")
+    assert refused(world.smtp.take())[0] == 550
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "table", "verdict"),
+    [
+        ("nobody", "secret", "submitters", "no"),
+        ("", "secret", "submitters", "no"),
+        ("alice", "", "submitters", "no"),
+        ("alice", "secret\0", "submitters", "no"),
+        ("alice", "Secret", "submitters", "no"),
+        ("empty", "", "submitters", "no"),
+        ("empty", "-", "submitters", "no"),
+        ("bad", "x", "submitters", "no"),
+        ("alice", "secret", "no-such-table", "error"),
+        ("example.com", "", "ours", "no"),
+    ],
+)
+def test_failed_authentication(world: World, user: str, password: str, table: str, verdict: str) -> None:
+    """Unknown users, wrong and cut passwords, empty and malformed hashes."""
+    world.connect()
+    world.smtp.take()
+    assert world.auth(user, password, table) == verdict
+    assert any("malformed" in line for line in world.warnings) is (user in ("bad", "empty", "example.com"))
+    assert not any(password in line for line in world.warnings if len(password) > 1)
+
+
+def test_unknown_user_costs_a_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no hash, another one of the table is checked, always the same for a name."""
+    world.connect()
+    world.smtp.take()
+    checked: list[str] = []
+    submit = world.checking.submit
+
+    def watch(password: str, stored: str, done: Callable[..., None]) -> bool:
+        checked.append(stored)
+        return submit(password, stored, done)
+
+    monkeypatch.setattr(world.checking, "submit", watch)
+    for user in ("ghost", "ghost", "bad"):
+        assert world.auth(user, "secret") == "no"
+    assert checked == [HASH] * 3
+
+
+def test_authentication_by_the_system(world: World) -> None:
+    """Without a table the parent is asked; a verdict for a session that ended goes nowhere."""
+    world.connect()
+    world.smtp.take()
+    assert world.auth("root", "pw", table="") == "asked"
+    query = world.parent.take()
+    assert query == m.SystemAuth(1, "root", "pw")
+    world.give(Process.PARENT, m.SystemAuthReply(1, "ok"))
+    assert world.smtp.take() == m.AuthReply(1, "ok")
+    world.give(Process.PARENT, m.SystemAuthReply(1, "ok"))
+    world.connect(5)
+    world.smtp.take()
+    world.auth("root", "pw", table="", session=5)
+    world.give(Process.SMTP, m.SessionEnd(5))
+    world.give(Process.PARENT, m.SystemAuthReply(2, "ok"))
+    assert world.smtp.messages == []
+
+
+def test_queue_of_checks_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of passwords is answered with an error rather than with a wait without end."""
+    monkeypatch.setattr("smtpd_ps.lookup.checking.MAX_QUEUED", 3)
+    for session in range(1, 11):
+        world.connect(session)
+    world.smtp.messages.clear()
+    for session in range(1, 11):
+        world.give(Process.SMTP, m.AuthRequest(session, "submitters", "alice", "wrong"))
+    run_until(world.loop, lambda: len(world.smtp.messages) == 10)
+    verdicts = [message.verdict for message in world.smtp.messages]  # type: ignore[attr-defined]
+    assert sorted(verdicts) == ["error"] * 7 + ["no"] * 3
+
+
+def test_what_smtp_may_not_say(world: World) -> None:
+    """Recipients of unknown sessions and addresses that smtp should have refused become no envelope."""
+    world.rcpt("john.doe@example.com", session=99)
+    assert refused(world.smtp.take())[0] == 451
+    world.connect()
+    world.smtp.take()
+    for sender, recipient in (("a b@c", "john.doe@example.com"), ("s@far.org", "x\r\ny@example.com"), ("", "nodomain")):
+        world.rcpt(recipient, sender=sender)
+        assert refused(world.smtp.take())[0] == 451
+    assert world.queue.messages == []
+    assert len(world.warnings) == 4
+
+
+def test_bounces(world: World) -> None:
+    """A bounce goes out as local mail of the null sender, or comes back with a reason."""
+    world.give(Process.QUEUE, m.BounceQuery(1, "s@far.org"))
+    route = world.queue.take()
+    client = Client("local", "", "", "", "")
+    assert route == m.BounceRoute(
+        1, (Envelope("outbound", "", "s@far.org", "s@far.org", "", client, internal=True),)
+    )  # fmt: skip
+    world.give(Process.QUEUE, m.BounceQuery(2, "nobody@example.com"))
+    assert world.queue.take() == m.BounceRoute(2, (), False, "524 5.2.4 Mailing list expansion problem")
+    world.give(Process.QUEUE, m.BounceQuery(3, "pipe@example.com"))
+    assert world.queue.take() == m.BounceRoute(3, (), True, "451 Temporary failure")
+    world.give(Process.QUEUE, m.BounceQuery(4, "rubbish"))
+    assert world.queue.take() == m.BounceRoute(4, (), False, "Invalid recipient")
+    world.give(Process.QUEUE, m.BounceQuery(5, "list@example.com"))
+    world.user(True)
+    answer = world.queue.take()
+    assert isinstance(answer, m.BounceRoute)
+    assert {(e.action, e.dest, e.user) for e in answer.envelopes} == {
+        ("receive", "list@example.com", "cyrus"), ("outbound", "a@b.org", ""),
+    }  # fmt: skip
+
+
+def test_route(world: World) -> None:
+    """delivery is answered with a Route."""
+    world.server.zone = {("far.org", "MX"): ["5 mx.far.org."], ("mx.far.org", "A"): ["192.0.2.1"]}
+    world.give(Process.DELIVERY, m.RouteQuery(3, "send", "far.org"))
+    run_until(world.loop, lambda: bool(world.delivery.messages))
+    route = world.delivery.take()
+    assert isinstance(route, m.Route)
+    assert (route.query, [host.name for host in route.hosts]) == (3, ["mx.far.org"])
+
+
+def asset(directory: Path, kind: str, name: str, data: bytes) -> tuple[m.Asset, int]:
+    path = directory / name.replace("/", "_")
+    path.write_bytes(data)
+    return m.Asset(kind, name), os.open(path, os.O_RDONLY)  # type: ignore[arg-type]
+
+
+def file_settings(*tables: str, resolver: str = "") -> LookupSettings:
+    made = tuple(TableSettings(name, "file", "map", path=f"/etc/{name}") for name in tables)
+    return LookupSettings("h", (), (), made, (), (), resolver)
+
+
+def test_files(tmp_path: Path) -> None:
+    """Tables and the resolver's files are read from descriptors, which are closed."""
+    assets = [
+        asset(tmp_path, "table", "t", b"a b\n"),
+        asset(tmp_path, "resolv.conf", "/etc/resolv.conf", b"nameserver 192.0.2.1\n"),
+        asset(tmp_path, "hosts", "/etc/hosts", b"192.0.2.2 h\n"),
+    ]
+    files = read_files(file_settings("t"), assets)
+    assert files.tables["t"].get("A") == "b"
+    assert files.resolver.servers == (("192.0.2.1", 53),)
+    assert files.hosts.addresses == {"h": ("192.0.2.2",)}
+    for _asset, fd in assets:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    other = [asset(tmp_path, "table", "t", b"a b\n")]
+    assert read_files(file_settings("t", resolver="127.0.0.1:5353"), other).resolver.servers == (("127.0.0.1", 5353),)
+
+
+def test_bad_files_are_all_named(tmp_path: Path) -> None:
+    """Every fault is reported, with path and line."""
+    assets = [asset(tmp_path, "table", "t", b"a b\nbad\n")]
+    with pytest.raises(FilesError) as caught:
+        read_files(file_settings("t", "u", resolver="nonsense"), assets)
+    assert [error.split(":")[0] for error in caught.value.errors] == ["/etc/t", "table u", "resolver"]
+    assert caught.value.errors[0].startswith("/etc/t:2: ")
