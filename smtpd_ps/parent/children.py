@@ -135,7 +135,7 @@ class Children:
         suspects = [child for child in self.by_process.values() if child.lost]
         for child in suspects:
             child.end = self._reap(child)
-        culprit = next((child for child in suspects if child.end != "exit status 0" or child.reason), suspects[0])
+        culprit = min(suspects, key=_innocence)
         how = "; ".join(text for text in (culprit.reason, culprit.end) if text)
         self.on_lost(f"lost child {culprit.process.title} (pid {culprit.pid}): {how}")
 
@@ -196,6 +196,12 @@ class Children:
     @staticmethod
     def _gone(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
+
+
+def _innocence(child: Child) -> int:
+    if child.end.startswith("killed"):
+        return 0
+    return 1 if child.reason or child.end != "exit status 0" else 2
 
 
 def _with_counts(common: m.Common, peers: int, assets: int) -> m.Common:

@@ -122,6 +122,9 @@ class Channel:
             except BlockingIOError:
                 self._loop.write_on(self._sock.fileno(), self.flush)
                 return
+            except (BrokenPipeError, ConnectionResetError):
+                self.close()  # the peer is gone; who was lost first, the parent finds out
+                return
             except OSError as error:
                 self.close(os.strerror(error.errno or 0))
                 return
@@ -149,6 +152,9 @@ class Channel:
             return
         except ContractViolation as error:
             self.close(str(error))
+            return
+        except ConnectionResetError:
+            self.close()
             return
         except OSError as error:
             self.close(os.strerror(error.errno or 0))

@@ -33,7 +33,7 @@ def test_all_processes_are_there_and_audit_passes() -> None:
 def test_every_child_has_a_uid_of_its_own() -> None:
     """No two processes share a user, and none but the parent is root."""
     with running(CONFIG) as daemon:
-        owners = {name: os.stat(f"/proc/{pid}/task").st_uid for name, pid in daemon.pids().items()}
+        owners = {name: os.stat(f"/proc/{pid}/maps").st_uid for name, pid in daemon.pids().items()}
         uids = {
             name: int(Path(f"/proc/{pid}/status").read_text().split("Uid:")[1].split()[0])
             for name, pid in daemon.pids().items()
