@@ -19,11 +19,16 @@ CHILDREN = tuple(process for process, policy in POLICIES.items() if policy.confi
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can chroot and change users")
 
 
+def python_path() -> str:
+    """The tree under test, and wherever this run found its libraries."""
+    return os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+
+
 class Confined:
     """A child that has confined itself. `lines` are what it printed after "ready"."""
 
     def __init__(self, order: dict[str, object], pass_fds: tuple[int, ...] = ()) -> None:
-        environment = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {"PYTHONPATH": python_path(), "PYTHONDONTWRITEBYTECODE": "1"}
         self.popen = subprocess.Popen(
             [sys.executable, "-P", str(HELPER), json.dumps(order)], env=environment, text=True, pass_fds=pass_fds,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

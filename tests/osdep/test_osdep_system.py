@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from confined_processes import python_path
 
 from smtpd_ps import osdep
 from smtpd_ps.contract.policy import POLICIES
@@ -50,7 +51,7 @@ def is_open(fd):
     return True
 print([is_open(fd) for fd in (*fds, far, 1)])
 """
-    environment = {"PYTHONPATH": os.getcwd()}
+    environment = {"PYTHONPATH": python_path()}
     shown = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
     assert shown.strip() == str([True, False, False, True, False, False, False, True])
 
