@@ -117,7 +117,8 @@ def _passlib_verify(scheme: str) -> Verify | None:
             handler = getattr(passlib.hash, name)
             # Hashing once selects and loads the backend, which could not be found after chroot.
             cheap = {"bcrypt": {"rounds": 4}, "argon2": {}}.get(name, {"rounds": 1000})
-            handler.verify("x", handler.using(**cheap).hash("x"))
+            made = handler.using(**cheap).hash("x")  # replaces passlib's stubs, `verify` among them
+            handler.verify("x", made)
         except (ImportError, AttributeError, RuntimeError, ValueError):
             return None  # RuntimeError: passlib has no backend for it
     verify: Verify = handler.verify
