@@ -88,6 +88,7 @@ class SmtpServer:
         self._waiting: set[Connection] = set()  # for queue to take bodies
         self._max_ticks = max(1, round(settings.idle_secs / TICK_SECS))
         self._paused = False
+        self._started = False
         self._queue_is_ready = False
         self._drained: Callable[[], None] | None = None
 
@@ -102,7 +103,14 @@ class SmtpServer:
 
     def start(self) -> None:
         """Accept clients, as soon as queue has read its store and leased the first message ids."""
+        self._started = True
+        self._open_when_ready()
         self.loop.call_later(TICK_SECS, self._tick)
+
+    def _open_when_ready(self) -> None:
+        if self._started and self._queue_is_ready and not self._paused:
+            for acceptor in self._acceptors:
+                acceptor.open()
 
     def _client(self, service: Service, sock: socket.socket, address: str) -> None:
         if len(self._open) >= self._settings.max_sessions:
@@ -225,9 +233,7 @@ class SmtpServer:
         self._ids.lease(message.ids)
         if not self._queue_is_ready:
             self._queue_is_ready = True
-            if not self._paused:
-                for acceptor in self._acceptors:
-                    acceptor.open()
+            self._open_when_ready()
 
     def _body_file(self, message: m.BodyFile, fd: int) -> None:
         connection = self._sessions.get(message.session)
@@ -286,11 +292,10 @@ class SmtpServer:
             self.control.send(m.Done(message.client, False, f"smtp cannot pause {message.part}"))
             return
         self._paused = message.paused
-        for acceptor in self._acceptors:
-            if message.paused:
+        if message.paused:
+            for acceptor in self._acceptors:
                 acceptor.pause()
-            elif self._queue_is_ready:
-                acceptor.open()
+        self._open_when_ready()
         self.control.send(m.Done(message.client, True))
 
     # Stopping.
