@@ -29,7 +29,7 @@ class Command:
     """A row: what runs it, in which phases, and whether it must stand alone on its line."""
 
     run: Run
-    phases: Phase
+    phases: int  # of Phase
     bare: bool = False
 
 

@@ -6,7 +6,8 @@ with actions; smtp's glue carries them out. Clock, randomness and message ids ar
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, IntFlag
+from enum import Enum
+from typing import Final
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ListenerSettings, SmtpSettings
@@ -14,24 +15,26 @@ from smtpd_ps.pure.received import PROGRAM
 
 
 class State(Enum):
-    """What the session waits for."""
+    """What the session waits for; whether it reads command lines, and whether it is the client's turn."""
 
-    HANDSHAKE = "the client, to finish a TLS handshake"
-    COMMAND = "a command line"
-    AUTH_PLAIN = "the PLAIN response"
-    AUTH_USER = "the LOGIN user name"
-    AUTH_PASSWORD = "the LOGIN password"  # noqa: S105
-    AUTH_WAIT = "lookup, to check a password"
-    AUTH_DELAY = "a moment, before a 535"
-    PEER_WAIT = "lookup, to say who the client is, before the 354"
-    DATA = "message bytes"
-    FILE_WAIT = "queue, to open a spool file"
-    COMMIT = "queue, to store the message"
-    CLOSED = "nothing, but answers that are still due"
+    HANDSHAKE = "the client, to finish a TLS handshake", False, True
+    COMMAND = "a command line", True, True
+    AUTH_PLAIN = "the PLAIN response", True, True
+    AUTH_USER = "the LOGIN user name", True, True
+    AUTH_PASSWORD = "the LOGIN password", True, True
+    AUTH_WAIT = "lookup, to check a password", False, False
+    AUTH_DELAY = "a moment, before a 535", False, False
+    PEER_WAIT = "lookup, to say who the client is, before the 354", False, False
+    DATA = "message bytes", False, True
+    FILE_WAIT = "queue, to open a spool file", False, False
+    COMMIT = "queue, to store the message", False, False
+    CLOSED = "nothing, but answers that are still due", False, False
 
+    def __init__(self, text: str, reads_lines: bool, waits_for_client: bool) -> None:
+        self.text = text
+        self.reads_lines = reads_lines
+        self.waits_for_client = waits_for_client
 
-READS_LINES = frozenset({State.COMMAND, State.AUTH_PLAIN, State.AUTH_USER, State.AUTH_PASSWORD})
-WAITS_FOR_CLIENT = READS_LINES | {State.HANDSHAKE, State.DATA}
 
 EXPECTED: dict[State, frozenset[type[m.Message]]] = {
     State.AUTH_WAIT: frozenset({m.AuthReply}),
@@ -41,14 +44,14 @@ EXPECTED: dict[State, frozenset[type[m.Message]]] = {
 """The answers that a state waits for. PeerInfo and the answers to recipients may come in any."""
 
 
-class Phase(IntFlag):
-    """How far the dialogue is; the command table says which commands are allowed when."""
+class Phase:
+    """How far the dialogue is, as bits; the command table says which commands are allowed when."""
 
-    FRESH = 1  # no HELO yet
-    READY = 2  # greeted, no transaction
-    MAIL = 4  # in a transaction
-    GREETED = 6
-    ANY = 7
+    FRESH: Final = 1  # no HELO yet
+    READY: Final = 2  # greeted, no transaction
+    MAIL: Final = 4  # in a transaction
+    GREETED: Final = READY | MAIL
+    ANY: Final = FRESH | READY | MAIL
 
 
 class UnexpectedAnswer(Exception):

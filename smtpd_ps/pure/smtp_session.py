@@ -13,20 +13,8 @@ from smtpd_ps.pure.address import domain_valid
 from smtpd_ps.pure.received import protocol, received_header
 from smtpd_ps.pure.smtp_commands import COMMANDS, authenticate, password_given, user_given
 from smtpd_ps.pure.smtp_intake import Intake
-from smtpd_ps.pure.smtp_service import (
-    EXPECTED,
-    READS_LINES,
-    WAITS_FOR_CLIENT,
-    Action,
-    Close,
-    Phase,
-    Service,
-    StartTls,
-    State,
-    UnexpectedAnswer,
-    Wait,
-    WriteBody,
-)  # fmt: skip
+from smtpd_ps.pure.smtp_service import EXPECTED, Action, Phase, StartTls, State, UnexpectedAnswer, Wait, WriteBody
+from smtpd_ps.pure.smtp_session_base import SessionBase
 from smtpd_ps.pure.smtp_transaction import Transaction
 
 MAX_COMMAND = 2047  # OpenSMTPD's; RFC 5321 4.5.3.1.4 asks for 512
@@ -35,49 +23,14 @@ MAX_RCPT_IN_FLIGHT = 64
 _NO_DSN = Dsn()  # DSN is not offered yet
 
 
-class ServerSession:
+class ServerSession(SessionBase):
     """One client's session. Every public method returns the actions to carry out, in order.
 
     `finished` is set when the session may be forgotten: it is closed, and nothing that lookup or
     queue were asked is unanswered. `active` is set at every sign of life, for whoever times it.
     """
 
-    __slots__ = (
-        "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_out", "_peer_known",
-        "_text", "_transactions",
-        "active", "address", "authenticated", "extended", "finished", "helo", "id", "mails", "name", "phase",
-        "secure", "service", "state", "tls", "transaction", "user", "verified",
-    )  # fmt: skip
-
-    def __init__(self, service: Service, session_id: int, address: str) -> None:
-        self.service = service
-        self.id = session_id
-        self.address = address  # an IP address, or "local"
-        self.name = service.hostname if address == "local" else "<unknown>"
-        self.state = State.COMMAND
-        self.phase = Phase.FRESH
-        self.helo = ""
-        self.extended = False
-        self.secure = False
-        self.tls = ""
-        self.verified = False
-        self.authenticated = False
-        self.user = ""
-        self.mails = 0
-        self.active = True
-        self.finished = False
-        self._peer_known = address == "local"
-        self._logged = False
-        self._errors = 0
-        self._auth_tries = 0
-        self._draining = False
-        self._buffer = b""
-        self._bad_line = False  # a bare LF in a line whose CRLF has not come
-        self._text = ""  # the command, for the log
-        self._out: list[Action] = []
-        self._transactions = 0
-        self.transaction: Transaction | None = None
-        self._block = b""  # for the spool file that is being opened
+    __slots__ = ()
 
     # Events.
 
@@ -265,7 +218,7 @@ class ServerSession:
     @property
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn, so that its silence counts."""
-        return self.state in WAITS_FOR_CLIENT and not self.in_flight
+        return self.state.waits_for_client and not self.in_flight
 
     @property
     def wants_data(self) -> bool:
@@ -273,11 +226,6 @@ class ServerSession:
         if len(self._buffer) >= MAX_WAITING:
             return self.waits_for_client
         return self.state is not State.FILE_WAIT
-
-    @property
-    def in_flight(self) -> int:
-        """How many commands of a pipelined group have not got their reply."""
-        return len(self.transaction.slots) if self.transaction is not None else 0
 
     # Reading.
 
@@ -293,7 +241,7 @@ class ServerSession:
                     break
                 buffer, at = rest, 0
                 continue
-            if self.state not in READS_LINES or at >= len(buffer):
+            if not self.state.reads_lines or at >= len(buffer):
                 break
             end = buffer.find(b"\r\n", at)
             if self.in_flight and not (at + 5 < end <= at + MAX_COMMAND and self._may_pipeline(buffer[at : at + 5])):
@@ -427,18 +375,6 @@ class ServerSession:
             else:
                 self._refuse_now(slot.reply, slot.command)
 
-    def drop_transaction(self) -> None:
-        """Forget the transaction, if there is one. No recipient of it is unanswered."""
-        tx = self.transaction
-        if tx is None:
-            return
-        if tx.queue_knows:
-            self._out.append(m.Abort(self.id, tx.number))
-        else:
-            self.service.give_back_id(tx.msgid)
-        self.transaction = None
-        self.phase = Phase.READY
-
     def data_wanted(self) -> None:
         """DATA: reply 354, once it is known who the client is."""
         if self._peer_known:
@@ -489,60 +425,6 @@ class ServerSession:
         else:
             self._out.append(m.Commit(self.id, tx.number, tx.msgid, intake.eight_bit, body))
 
-    # Saying, logging, ending.
-
-    def reply(self, line: bytes) -> None:
-        """Send a good reply."""
-        self._out.append(line)
-
-    def send(self, message: m.Message) -> None:
-        """Ask lookup or queue."""
-        self._out.append(message)
-
-    def refuse(self, line: bytes) -> None:
-        """Send a 4xx or 5xx, behind the replies that are due before it."""
-        if self.transaction is not None and self.transaction.slots:
-            self.transaction.refuse(self._text, line)
-        else:
-            self._refuse_now(line, self._text)
-
-    def _refuse_now(self, line: bytes, command: str) -> None:
-        """Send and log it; too many 5xx end the session."""
-        self._out.append(line)
-        if command[:4].upper() == "AUTH":
-            command = f"AUTH {command[5:].partition(' ')[0]} (...)"
-        self.log(f'failed-command command="{say.quoted(command)}" result="{say.quoted(line[:-2].decode("ascii"))}"')
-        if line[:1] == b"5":
-            self._errors += 1
-            if self._errors >= self.service.settings.max_errors:
-                self.end("too many errors", say.TOO_MANY_ERRORS)
-
-    def end(self, reason: str, line: bytes = b"") -> None:
-        """Close the connection, after `line` if there is one."""
-        if self.state is State.CLOSED:
-            return
-        if line:
-            self._out.append(line)
-        self._close(f'"{reason}"' if " " in reason else reason)
-        self._out.append(Close())
-
-    def log(self, text: str) -> None:
-        """A line of the log, under the session's id."""
-        if not self._logged:
-            self._log_connected()
-        self._out.append(f"{self.id:016x} smtp {text}")
-
-    def _log_connected(self) -> None:
-        self._logged = True
-        self._out.append(f"{self.id:016x} smtp connected address={self._address_text()} host={self.name}")
-
-    def _address_text(self) -> str:
-        return f"[{self.address}]" if ":" in self.address else self.address
-
-    def _bad_input(self, line: bytes) -> None:
-        self.log(f'bad-input result="{line[:-2].decode("ascii")}"')
-        self.end("bad input", line)
-
     def _start_tls(self) -> None:
         """STARTTLS was accepted; nothing may have come behind it (RFC 3207 4.2, CVE-2011-0411)."""
         if self._buffer:
@@ -552,35 +434,9 @@ class ServerSession:
             self._out.append(say.READY_FOR_TLS)
             self._out.append(StartTls(implicit=False))
 
-    def _shut_down(self) -> None:
-        self.end("shutdown", b"" if self.state is State.HANDSHAKE else say.CLOSING)
-
-    def _close(self, reason: str) -> None:
-        self.log(f"disconnected reason={reason}")
-        storing = self.state is State.COMMIT
-        self.state = State.CLOSED
-        self._buffer = self._block = b""
-        if not storing:
-            if self.transaction is not None:
-                self.transaction.intake = None
-            self._settle()
-
-    def _settle(self) -> None:
-        """Closed: once nothing is unanswered, tell queue and lookup to forget us."""
-        if self.finished or (self.transaction is not None and self.transaction.unanswered):
-            return
-        self.finished = True
-        self.drop_transaction()
-        self._out.append(m.SessionEnd(self.id))
-
     def _expects(self, answer: type[m.Message]) -> bool:
         if self.state is State.CLOSED:
             return False  # asked before the client went away
         if answer not in EXPECTED.get(self.state, ()):
-            raise UnexpectedAnswer(f"{answer.__name__} while waiting for {self.state.value}")
+            raise UnexpectedAnswer(f"{answer.__name__} while waiting for {self.state.text}")
         return True
-
-    def _take(self) -> list[Action]:
-        out = self._out
-        self._out = []
-        return out

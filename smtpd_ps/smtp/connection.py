@@ -6,7 +6,8 @@ Runs in smtp. Moves a remote client's bytes into pure/smtp_session, and carries 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.pure.smtp_service import Action, Close, StartTls, State, Wait, WriteBody
@@ -45,7 +46,6 @@ class Connection:
     def perform(self, actions: list[Action]) -> None:
         """Carry out what the session wants, in order."""
         stream = self.stream
-        failed = False
         for action in actions:
             kind = type(action)
             if kind is bytes:
@@ -53,30 +53,25 @@ class Connection:
                     stream.write(action)  # type: ignore[arg-type]
             elif kind is str:
                 self._server.log.info(action)  # type: ignore[arg-type]
-            elif isinstance(action, m.CommitFile):
-                self._close_file()
-                if failed:
-                    self._server.send(m.Abort(action.session, action.transaction))
-                    self._server.loop.call_soon(lambda tx=action.transaction: self._not_stored(tx))  # type: ignore[misc]
-                else:
-                    self._server.send(action)
-            elif isinstance(action, m.Message):
-                if isinstance(action, m.Abort):
-                    self._close_file()
-                self._server.send(action)
-            elif isinstance(action, WriteBody):
-                failed = not self._write(action.data) or failed
-            elif isinstance(action, Wait):
-                self._server.loop.call_later(action.secs, self._wait_over)
-            elif isinstance(action, StartTls):
-                self._start_tls(action.implicit)
-            elif isinstance(action, Close) and stream is not None:
-                stream.close_when_sent()
+            elif (special := _SPECIAL.get(kind)) is not None:
+                special(self, action)
+            else:
+                self._server.send(action)  # type: ignore[arg-type]
         session = self.session
         if session.finished:
             self._server.session_finished(self)
         elif stream is not None:
             self._throttle(stream)
+
+    def _close_stream(self, _action: Close) -> None:
+        if self.stream is not None:
+            self.stream.close_when_sent()
+
+    def _wait(self, action: Wait) -> None:
+        self._server.loop.call_later(action.secs, self._wait_over)
+
+    def _wait_over(self) -> None:
+        self.perform(self.session.wait_over())
 
     def _throttle(self, stream: Stream) -> None:
         """Read only while what comes can be kept small."""
@@ -101,19 +96,17 @@ class Connection:
 
     # TLS.
 
-    def _start_tls(self, implicit: bool) -> None:
-        assert self.stream is not None
+    def _start_tls(self, action: StartTls) -> None:
+        if self.stream is None:
+            return
         try:
-            self.stream.start_tls(self._server.pump(self.session.service), self._tls_started, implicit=implicit)
+            self.stream.start_tls(self._server.pump(self.session.service), self._tls_started, implicit=action.implicit)
         except PlaintextWaiting:
             self.perform(self.session.plaintext_waiting())
 
     def _tls_started(self, info: TlsInfo) -> None:
         text = f"{info.version}:{info.cipher}:{info.bits}"
         self.perform(self.session.tls_started(text, info.verified))
-
-    def _wait_over(self) -> None:
-        self.perform(self.session.wait_over())
 
     # The spool file.
 
@@ -125,11 +118,11 @@ class Connection:
         self._file = fd
         self.perform(self.session.file_opened())
 
-    def _write(self, data: bytes) -> bool:
+    def _write(self, action: WriteBody) -> None:
         """Append to the spool file; a regular file, so that blocking is no matter."""
         if self._file < 0:
-            return False
-        view = memoryview(data)
+            return  # a write failed before, and the message will be refused
+        view = memoryview(action.data)
         try:
             while view:
                 view = view[os.write(self._file, view) :]
@@ -137,13 +130,35 @@ class Connection:
             self._server.log.error(f"cannot write a message to the spool: {os.strerror(error.errno or 0)}")
             self._close_file()
             self.session.file_failed()
-            return False
-        return True
+
+    def _commit_file(self, action: m.CommitFile) -> None:
+        if self._file >= 0:
+            self._close_file()
+            self._server.send(action)
+            return
+        # The last write failed, after the session had decided to commit.
+        self._server.send(m.Abort(action.session, action.transaction))
+        self._server.loop.call_soon(lambda: self._not_stored(action.transaction))
 
     def _not_stored(self, transaction: int) -> None:
         self.perform(self.session.committed(transaction, 452, "4.3.1 Mail system full"))
+
+    def _abort(self, action: m.Abort) -> None:
+        self._close_file()
+        self._server.send(action)
 
     def _close_file(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+_SPECIAL: dict[type, Callable[[Connection, Any], None]] = {
+    StartTls: Connection._start_tls,
+    WriteBody: Connection._write,
+    m.CommitFile: Connection._commit_file,
+    m.Abort: Connection._abort,
+    Wait: Connection._wait,
+    Close: Connection._close_stream,
+}
+"""How the rarer actions are carried out; other messages are sent."""
