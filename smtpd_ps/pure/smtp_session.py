@@ -330,7 +330,7 @@ class ServerSession(SessionBase):
             self._block = intake.spill()
             if intake.in_file:
                 tx = self._current
-                tx.queue_knows = True
+                tx.queue_knows = tx.id_used = True
                 self._out.append(m.BodyOpen(self.id, tx.number, tx.msgid))
                 self.state = State.FILE_WAIT
                 return intake.rest if intake.done else b""
@@ -419,7 +419,7 @@ class ServerSession(SessionBase):
                 self._shut_down()
             return
         self.state = State.COMMIT
-        tx.queue_knows = True
+        tx.queue_knows = tx.id_used = True
         if intake.in_file:
             self._out.append(m.CommitFile(self.id, tx.number, tx.msgid, intake.eight_bit, intake.stored))
         else:

@@ -63,7 +63,7 @@ class SessionBase:
             return
         if tx.queue_knows:
             self._out.append(m.Abort(self.id, tx.number))
-        else:
+        if not tx.id_used:
             self.service.give_back_id(tx.msgid)
         self.transaction = None
         self.phase = Phase.READY

@@ -28,7 +28,7 @@ class Transaction:
     """  # fmt: skip
 
     __slots__ = (
-        "_first", "accepted", "intake", "msgid", "number", "queue_knows", "recipient", "sender", "slots", "unanswered",
+        "_first", "accepted", "id_used", "intake", "msgid", "number", "queue_knows", "recipient", "sender", "slots", "unanswered",
     )  # fmt: skip
 
     def __init__(self, number: int, sender: str, msgid: int) -> None:
@@ -39,6 +39,7 @@ class Transaction:
         self.recipient = ""  # the one accepted last
         self.unanswered = 0  # recipients that lookup or queue will yet answer
         self.queue_knows = False
+        self.id_used = False  # queue has seen the message id; else it goes back, or the lease would run dry
         self.intake: Intake | None = None
         self.slots: deque[Slot] = deque()
         self._first = 0  # number of the leftmost slot
