@@ -28,7 +28,8 @@ class Transaction:
     """  # fmt: skip
 
     __slots__ = (
-        "_first", "accepted", "id_used", "intake", "msgid", "number", "queue_knows", "recipient", "sender", "slots", "unanswered",
+        "_first", "accepted", "id_used", "intake", "msgid", "number", "queue_knows", "recipient", "sender", "slots",
+        "unanswered",
     )  # fmt: skip
 
     def __init__(self, number: int, sender: str, msgid: int) -> None:
