@@ -22,14 +22,30 @@ _UDP_BYTES = 4096
 _MAX_STRAY = 64  # datagrams that are no answer, before the attempt is given up
 
 Done = Callable[[Reply | None], None]  # None: no server answered usefully
+_Sockaddr = tuple[str, int] | tuple[str, int, int, int]
+
+
+def _sockaddr(host: str, port: int) -> _Sockaddr:
+    """The address as connect takes it without asking anybody; a zone becomes its number."""
+    if ":" not in host:
+        return host, port
+    host, _, zone = host.partition("%")
+    if not zone:
+        return host, port, 0, 0
+    try:
+        return host, port, 0, int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+    except OSError:
+        return host, port, 0, 0  # no such interface: it will not answer
 
 
 class Servers:
     """The name servers, and the questions under way to them."""
 
     def __init__(self, loop: Loop, settings: ResolverSettings) -> None:
+        """Before confinement: interface names of link-local servers are looked up here."""
         self.loop = loop
         self.settings = settings
+        self.addresses = tuple(_sockaddr(*server) for server in settings.servers)
         self._under_way: set[_Exchange] = set()
         self._waiting: deque[_Exchange] = deque()
 
@@ -70,7 +86,7 @@ class _Exchange:
         self._asked = asked
         self._done: Done | None = done
         settings = servers.settings
-        self._tries = [server for _ in range(settings.attempts) for server in settings.servers]
+        self._tries = servers.addresses * settings.attempts
         self._at = -1
         self._ident = 0
         self._stray = 0
@@ -125,13 +141,13 @@ class _Exchange:
 
     def _open(self, kind: socket.SocketKind) -> socket.socket:
         """A connected socket to the server whose turn it is. Raises OSError."""
-        host, port = self._tries[self._at]
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+        address = self._tries[self._at]
+        sock = socket.socket(socket.AF_INET if len(address) == 2 else socket.AF_INET6, kind)
         self._socket = sock
         sock.setblocking(False)
         self._ident = int.from_bytes(os.urandom(2), "big")
         self._patience = self._loop.call_later(self._servers.settings.timeout_secs, self._next)
-        error = sock.connect_ex((host, port))
+        error = sock.connect_ex(address)
         if error not in (0, errno.EINPROGRESS):
             raise OSError(error, os.strerror(error))
         return sock

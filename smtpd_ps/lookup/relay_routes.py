@@ -19,6 +19,8 @@ from smtpd_ps.runtime.loop import Loop
 
 MIN_TTL_SECS = 1  # a TTL of 0 would ask for every message
 MAX_TTL_SECS = 3600
+MAX_USER = 255  # what a Route holds
+MAX_PASSWORD = 1024
 FAILURE_TTL_SECS = 10  # how long delivery may remember that we could not say
 
 Done = Callable[[Route], None]
@@ -46,8 +48,9 @@ def split_credentials(label: str, value: str) -> tuple[str, str] | None:
     """
     user, colon, password = value.partition(":")
     if not colon:
-        return (label, value) if len(value) > 2 else None
-    return (user, password) if user and password else None
+        user, password = label, value if len(value) > 2 else ""
+    good = 0 < len(user) <= MAX_USER and 0 < len(password) <= MAX_PASSWORD
+    return (user, password) if good else None
 
 
 class _RelayAction:

@@ -6,6 +6,8 @@ Runs in lookup, on table values.
 from dataclasses import dataclass
 from typing import Literal
 
+from smtpd_ps.pure.address import MAX_DOMAIN, MAX_LOCAL
+
 _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _USER = _ALNUM | frozenset("_.-+")
 _LOCAL = _ALNUM | frozenset("!#$%*/?|^{}`~&'+-=_.")
@@ -81,6 +83,8 @@ def _target(text: str) -> Target:
         return Target("file", text)
     local, at, domain = text.partition("@")
     if at and local and domain and _LOCAL.issuperset(local) and _DOMAIN.issuperset(domain):
+        if len(local) > MAX_LOCAL or len(domain) > MAX_DOMAIN:
+            raise TargetError("the address is too long")
         return Target("address", text)
     if _USER.issuperset(text):
         return Target("user", text)
@@ -90,6 +94,8 @@ def _target(text: str) -> Target:
 def _is_reply(text: str) -> bool:
     return (
         len(text) >= 5
+        and text.isascii()
+        and text.isprintable()
         and text[0] in "45"
         and text[1] in "0123456789"
         and text[2] in "0123456789"

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from smtpd_ps.pure.address import domain_valid
+
 MAX_BYTES = 4 * 1024 * 1024
 MAX_SERVERS = 3
 DNS_PORT = 53
@@ -48,13 +50,14 @@ def parse_hosts(data: bytes) -> Hosts:
             address = canonical(address)
         except ValueError:
             continue
+        hosts = [host.rstrip(".") for host in hosts if domain_valid(host.rstrip("."))]
         for host in hosts:
-            name = host.lower().rstrip(".")
+            name = host.lower()
             known = addresses.setdefault(name, [])
             if address not in known:
                 known.append(address)
         if hosts:
-            names.setdefault(address, hosts[0].rstrip("."))
+            names.setdefault(address, hosts[0])
     return Hosts({name: tuple(found) for name, found in addresses.items()}, names)
 
 

@@ -7,12 +7,12 @@ clients for which the same rules remain share one. First match wins.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal, assert_never
 
 from smtpd_ps.contract.settings import ConditionSettings, RuleSettings
 from smtpd_ps.pure.match_tables import (
     Predicate,
+    client_address,
     match_domains,
     match_mailaddrs,
     match_netaddrs,
@@ -216,10 +216,8 @@ def _local_source(local_addresses: tuple[str, ...]) -> Predicate:
     def is_local(address: str) -> bool:
         if address == LOCAL or ours(address):
             return True
-        try:
-            return ip_address(address).is_loopback
-        except ValueError:
-            return False
+        parsed = client_address(address)
+        return parsed is not None and parsed.is_loopback
 
     return is_local
 

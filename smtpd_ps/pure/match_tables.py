@@ -126,14 +126,23 @@ def match_netaddrs(keys: Iterable[str]) -> Predicate:
     def matches(address: str) -> bool:
         if address in words:
             return True
-        try:
-            parsed = ip_address(address)
-        except ValueError:
+        parsed = client_address(address)
+        if parsed is None:
             return False
         value = int(parsed)
         return any(value >> ignored in values for ignored, values in by_version[parsed.version])
 
     return matches
+
+
+def client_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The IP address of a client; an IPv4 one that IPv6 carries ("::ffff:192.0.2.1") is IPv4."""
+    try:
+        parsed = ip_address(text)
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return mapped or parsed
 
 
 def parse_network(text: str) -> tuple[int, int, int] | None:

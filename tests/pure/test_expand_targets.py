@@ -32,8 +32,12 @@ def test_targets(value: str, expected: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["a b", "@example.com", "x@", "x@y@z", '"open', "tail\\", "error:200 fine", "error:55", "x@[1.2.3.4]", "ü"]
-)
+    "value",
+    [
+        "a b", "@example.com", "x@", "x@y@z", '"open', "tail\\", "error:200 fine", "error:55", "x@[1.2.3.4]", "\u00fc",
+        "error:550 a\x1b[m", "l" * 256 + "@x", "x@" + "d" * 256,
+    ],
+)  # fmt: skip
 def test_bad_values(value: str) -> None:
     """What is no list of targets is an error, not a guess."""
     with pytest.raises(TargetError):

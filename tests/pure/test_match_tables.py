@@ -140,3 +140,10 @@ def test_any_network_text(text: str) -> None:
     match_netaddrs([text])(text)
     match_domains([text])(text)
     match_mailaddrs([text], "+")(text)
+
+
+def test_clients_of_every_form() -> None:
+    """Scoped link-local clients and IPv4 carried by IPv6 are compared by their address (CVE-2023-29323)."""
+    assert match_netaddrs(["fe80::/10"])("fe80::1%eth0")
+    assert match_netaddrs(["10.0.0.0/8"])("::ffff:10.1.2.3")
+    assert not match_netaddrs(["::/0"])("::ffff:10.1.2.3")
