@@ -32,7 +32,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def server(listening: socket.socket) -> SmtpServer:
+def server(listening: socket.socket) -> Iterator[SmtpServer]:
     """A started server that no one has told anything."""
     settings = SmtpSettings(
         hostname="mx.example.com", listeners=(ListenerSettings(index=0, address="127.0.0.1", port=25),), pki=()
@@ -41,7 +41,11 @@ def server(listening: socket.socket) -> SmtpServer:
     made.lookup, made.queue, made.control = Said(), Said(), Said()
     made.listen(0, listening)
     made.start()
-    return made
+    yield made
+    for connection in list(made._open):
+        if connection.stream is not None:
+            connection.stream.abort()
+    made.loop._selector.close()
 
 
 def asked(server: SmtpServer) -> list[m.Message]:
