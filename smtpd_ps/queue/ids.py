@@ -12,11 +12,17 @@ from collections.abc import Callable
 BLOCK_IDS = 1000
 BLOCK_SPACING = 1024
 BLOCKS = (1 << 31) // BLOCK_SPACING
-BLOCKS_REMEMBERED = 4096  # of one lessee; older ones are void
+BLOCKS_REMEMBERED = 4096  # of one lessee, those with unused ids; older ones are void
+
+_ALL_USED = (1 << BLOCK_IDS) - 1
 
 
 class LeaseError(Exception):
     """A message id that was not leased to whoever uses it, or that was used before."""
+
+
+class LeaseVoid(Exception):
+    """A message id of a lease so old that it is not known any more."""
 
 
 class IdSpace:
@@ -59,6 +65,7 @@ class Lessee:
     def __init__(self, space: IdSpace) -> None:
         self._space = space
         self._blocks: OrderedDict[int, int] = OrderedDict()  # first id -> bits of those used
+        self._voided = False
         self.left = 0  # not used as far as we know
 
     def lease(self) -> tuple[int, ...]:
@@ -68,18 +75,27 @@ class Lessee:
         self.left += BLOCK_IDS
         while len(self._blocks) > BLOCKS_REMEMBERED:
             self._space.void(self._blocks.popitem(last=False)[0])
+            self._voided = True
         return tuple(range(first, first + BLOCK_IDS))
 
     def use(self, msgid: int) -> None:
-        """Raises LeaseError unless `msgid` is leased here and was not used."""
+        """Raises LeaseError unless `msgid` is leased here and was not used, LeaseVoid when it may have been."""
         offset = (msgid - 1) % BLOCK_SPACING
-        used = self._blocks.get(msgid - offset)
+        first = msgid - offset
+        used = self._blocks.get(first)
+        if used is None and self._voided:
+            raise LeaseVoid(f"message id {msgid:08x} is of no lease that is known")
         if used is None or offset >= BLOCK_IDS:
             raise LeaseError(f"message id {msgid:08x} was not leased")
         if used >> offset & 1:
             raise LeaseError(f"message id {msgid:08x} was used before")
-        self._blocks[msgid - offset] = used | 1 << offset
+        used |= 1 << offset
         self.left -= 1
+        if used == _ALL_USED:
+            del self._blocks[first]
+            self._space.void(first)
+        else:
+            self._blocks[first] = used
 
     def forgo(self) -> None:
         """An id was used for a transaction that came to nothing; which one, nobody says."""

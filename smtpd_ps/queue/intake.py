@@ -6,8 +6,8 @@ that has envelopes; envelopes come from lookup alone, so that smtp cannot forge 
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Envelope, message_id_text
-from smtpd_ps.queue.group import FULL, Committer, Reply
-from smtpd_ps.queue.ids import BLOCK_IDS, LeaseError, Lessee
+from smtpd_ps.queue.group import FAILED, FULL, Committer, Reply
+from smtpd_ps.queue.ids import BLOCK_IDS, LeaseError, LeaseVoid, Lessee
 from smtpd_ps.queue.shared import Sender, Shared, Violation
 from smtpd_ps.queue.store.records import RECORD_VERSION, StoredEnvelope, StoredMessage, checksum
 
@@ -100,21 +100,29 @@ class Intake:
 
     # From smtp.
 
-    def _use(self, index: int, session: int, msgid: int) -> None:
+    def _use(self, index: int, session: int, msgid: int) -> bool:
+        """Whether the id may be used. Raises Violation where smtp breaks the contract."""
         if session >> 56 != index:
             raise Violation(f"smtp {index} names a session of smtp {session >> 56}")
         try:
             self._lessees[index].use(msgid)
         except LeaseError as error:
             raise Violation(f"smtp {index}: {error}") from None
+        except LeaseVoid as error:
+            self._s.log.warning(f"smtp {index}: {error}")
+            return False
         self._lease(index)
+        return True
 
     def commit(self, index: int, message: m.Commit) -> None:
         """A small message is complete."""
-        self._use(index, message.session, message.msgid)
+        usable = self._use(index, message.session, message.msgid)
         transaction = self._open.pop((message.session, message.transaction), None)
         if transaction is not None and transaction.file_msgid:
             raise Violation(f"smtp {index}: Commit after BodyOpen")
+        if not usable:
+            self._smtp[index].send(m.Committed(message.session, message.transaction, *FAILED))
+            return
         body = message.body
         self._store(
             index, message, transaction, message.eight_bit, body, len(body), crc=checksum(body),
@@ -122,7 +130,7 @@ class Intake:
 
     def body_open(self, index: int, message: m.BodyOpen) -> None:
         """A message outgrows its channel: give it a file."""
-        self._use(index, message.session, message.msgid)
+        usable = self._use(index, message.session, message.msgid)
         transaction = self._open.get((message.session, message.transaction))
         if transaction is not None and transaction.file_msgid:
             raise Violation(f"smtp {index}: a second BodyOpen")
@@ -131,8 +139,8 @@ class Intake:
             channel.send(m.BodyRefused(message.session, message.transaction, NO_RECIPIENTS))
             return
         transaction.id_used = True
-        if not self._has_room():
-            channel.send(m.BodyRefused(message.session, message.transaction, FULL[1]))
+        if not usable or not self._has_room():
+            channel.send(m.BodyRefused(message.session, message.transaction, FULL[1] if usable else FAILED[1]))
             return
         try:
             fd = self._s.bodies.create(message.msgid)
