@@ -101,7 +101,7 @@ def _answer(reply: Reply) -> Answer:
 class SmtpClient:
     """One session. `offers` is what the server said it can do; `mails` counts transactions made."""
 
-    __slots__ = ("_current", "_login", "_next", "_options", "_out", "_reader", "_reset", "mails", "offers", "secure",
+    __slots__ = ("_current", "_head_sent", "_login", "_next", "_options", "_out", "_reader", "_reset", "mails", "offers", "secure",
                  "state")  # fmt: skip
 
     def __init__(self, options: ClientOptions) -> None:
@@ -110,6 +110,7 @@ class SmtpClient:
         self._out: list[bytes] = []
         self._current: _Transaction | None = None
         self._next: deque[Mail] = deque()  # at most one, see accepts_mail
+        self._head_sent = False  # of the message in _next
         self._reset = False  # a refused transaction may still be open on the other side
         self._login: list[bytes] = []  # answers to the 334s to come
         self.state = State.BANNER
@@ -151,8 +152,10 @@ class SmtpClient:
         if answer := self._refusal(mail):
             return [Finished(mail, [answer] * len(mail.recipients), False)]
         self.mails += 1
-        if self.state is State.BUSY:
+        if self._current is not None:
             self._next.append(mail)
+            if self._current.at is _At.END:  # its body is out already
+                self._send_next_head()
         else:
             self._begin(mail)
         return []
@@ -436,6 +439,7 @@ class SmtpClient:
 
     def _send_next_head(self) -> None:
         if self._next:
+            self._head_sent = True
             self._out.append(pipelined_head(self._next[0], self.offers))
 
     def _take_end(self, current: _Transaction, reply: Reply, events: list[Event]) -> None:
@@ -456,7 +460,8 @@ class SmtpClient:
             self.state = State.IDLE
             return
         mail = self._next.popleft()
-        if current.at is _At.END:  # its commands went out behind the body
+        if self._head_sent:
+            self._head_sent = False
             self._current = _Transaction(mail, _At.MAIL, True)
         else:
             self._begin(mail)

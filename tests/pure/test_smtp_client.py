@@ -217,6 +217,47 @@ def test_the_next_message_goes_out_behind_the_dot():
     assert machine.idle
 
 
+def test_a_message_given_after_the_dot_goes_out_at_once():
+    """The body is on its way: the next commands need not wait for its answer, and must not be forgotten."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    say(machine, b"250 ok", b"250 ok", b"354 go", b"250 one")
+    machine.send(mail())
+    say(machine, b"250 ok", b"250 ok", b"354 go")
+    machine.take_output()
+    machine.send(mail("next@y.test"))
+    assert machine.take_output() == b"MAIL FROM:<a@b.test>\r\nRCPT TO:<next@y.test>\r\nDATA\r\n"
+    assert answers(say(machine, b"250 two", b"250 ok", b"250 ok", b"354 go")) == [(OK, "250 two")]
+    assert machine.take_output() == BODY + b".\r\n"
+
+
+def test_a_message_waits_while_a_body_is_streamed():
+    """Its commands go behind the streamed body, or start anew when the body was refused before."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    say(machine, b"250 ok", b"250 ok", b"354 go", b"250 one")
+    machine.send(mail(body=None))
+    say(machine, b"250 ok", b"250 ok", b"354 go")
+    machine.take_output()
+    machine.send(mail("next@y.test"))
+    assert machine.take_output() == b""
+    machine.body_sent()
+    assert machine.take_output().startswith(b"MAIL FROM")
+    assert answers(say(machine, b"250 two")) == [(OK, "250 two")]
+
+
+def test_a_message_behind_a_refused_one_starts_anew():
+    """No recipient was taken, so no body went out and neither did the next commands: RSET first."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    machine.send(mail())
+    say(machine, b"250 ok", b"250 ok", b"354 go", b"250 one")
+    machine.send(mail())
+    machine.send(mail("next@y.test"))
+    machine.take_output()
+    assert answers(say(machine, b"250 ok", b"550 no", b"503 none")) == [(PERM, "550 no")]
+    assert machine.take_output().startswith(b"RSET\r\nMAIL FROM")
+
+
 MAIL, RCPT, DATA, END = range(4)
 
 
