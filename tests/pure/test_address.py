@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.pure.address import (
@@ -145,6 +145,7 @@ def test_mailbox_needs_both_parts() -> None:
     assert not mailbox_valid("")
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
 def test_every_ip_address_is_taken(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     """Every form the standard library prints is taken in a literal."""
@@ -153,6 +154,7 @@ def test_every_ip_address_is_taken(address: ipaddress.IPv4Address | ipaddress.IP
     assert domain_valid(f"[{text}]" if address.version == 4 else f"[IPv6:{text}]")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789abcdefF:.%g", max_size=46))
 def test_ip_parsers_agree_with_the_standard_library(text: str) -> None:
     """No text is an address here that is none for ipaddress, nor the other way round."""
@@ -169,6 +171,7 @@ def test_ip_parsers_agree_with_the_standard_library(text: str) -> None:
     assert ipv6_valid(text) == six
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("0123456789af", max_size=5), max_size=9), st.integers(0, 9))
 def test_ipv6_groups_agree_with_the_standard_library(groups: list[str], at: int) -> None:
     """Forms near to real ones agree too."""
@@ -181,6 +184,7 @@ def test_ipv6_groups_agree_with_the_standard_library(groups: list[str], at: int)
     assert ipv6_valid(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_taken_or_refused(path: str) -> None:
     """Nothing else than AddressError is raised, and what is taken is a mailbox of printable ASCII."""
@@ -194,6 +198,7 @@ def test_any_text_is_taken_or_refused(path: str) -> None:
     assert " " not in address
 
 
+@settings(deadline=None)
 @given(st.text(max_size=600))
 def test_validity_is_bounded(text: str) -> None:
     """What is valid fits the fields of an envelope."""

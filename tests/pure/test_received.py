@@ -3,7 +3,7 @@
 import email.utils
 from datetime import datetime, timedelta, timezone
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.pure.received import date_text, protocol, received_header
@@ -42,6 +42,7 @@ def test_protocol_words() -> None:
     assert protocol(True, True, True) == "ESMTPSA"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4_102_444_800), st.integers(-12 * 60, 14 * 60))
 def test_dates_are_those_of_the_standard_library(unix_secs: int, offset_mins: int) -> None:
     """Any moment in any zone comes out as datetime would have it."""

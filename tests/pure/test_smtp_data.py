@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.pure.smtp_data import MAX_LINE, DataReader, Fault
@@ -56,6 +56,7 @@ SMTP_BYTES = st.lists(
 ).map(b"".join)
 
 
+@settings(deadline=None)
 @given(SMTP_BYTES, st.lists(st.integers(0, 200), max_size=12))
 @example(b".\r\n", [1, 2])
 @example(b"..\r\n.\r\n", [1])
@@ -71,6 +72,7 @@ def test_any_chunking_gives_what_the_slow_reference_gives(wire: bytes, cuts: lis
         assert reader.size_bytes == len(body)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20).filter(lambda b: b"\r" not in b and b"\n" not in b), max_size=20))
 def test_stuffing_is_undone(lines: list[bytes]) -> None:
     """What a correct client sends comes out as it went in."""

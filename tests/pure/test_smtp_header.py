@@ -1,7 +1,7 @@
 """pure/smtp_header: the header block of a received message."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.pure.smtp_header import HeaderError, LoopError, examine, header_complete, without_bcc
@@ -77,6 +77,7 @@ def test_the_scan_is_linear() -> None:
         assert data.startswith(b"a")
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"A", b":", b" ", b"\r\n", b"\t", b"bcc", b"Date"]), max_size=20).map(b"".join))
 def test_any_block_is_taken_or_refused(data: bytes) -> None:
     """The end is at a line's beginning and everything before it is header lines."""

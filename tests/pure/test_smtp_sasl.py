@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.pure.sasl import SaslError, decode_base64, decode_plain, decode_text
@@ -34,6 +34,7 @@ def test_plain_refused(response: bytes) -> None:
         decode_plain(response)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_base64_round_trip(data: bytes) -> None:
     """Whatever was encoded is decoded."""
@@ -41,6 +42,7 @@ def test_base64_round_trip(data: bytes) -> None:
         assert decode_base64(b64(data)) == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_any_response_is_decoded_or_refused(response: bytes) -> None:
     """Only SaslError is raised, and text that comes out is clean."""
