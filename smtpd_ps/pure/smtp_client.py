@@ -101,8 +101,10 @@ def _answer(reply: Reply) -> Answer:
 class SmtpClient:
     """One session. `offers` is what the server said it can do; `mails` counts transactions made."""
 
-    __slots__ = ("_current", "_head_sent", "_login", "_next", "_options", "_out", "_reader", "_reset", "mails", "offers", "secure",
-                 "state")  # fmt: skip
+    __slots__ = (
+        "_current", "_head_sent", "_login", "_next", "_options", "_out", "_reader", "_reset", "mails", "offers",
+        "secure", "state",
+    )  # fmt: skip
 
     def __init__(self, options: ClientOptions) -> None:
         self._options = options

@@ -43,7 +43,8 @@ def test_an_ambiguous_word_names_what_it_could_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "ids"), [("1234abcd", (0, 0x1234ABCD)), ("00000001", (0, 1)), ("1234abcd00000001", (0x1234ABCD00000001, 0))]
+    ("word", "ids"),
+    [("1234abcd", (0, 0x1234ABCD)), ("00000001", (0, 1)), ("1234abcd00000001", (0x1234ABCD00000001, 0))],
 )
 def test_ids(word: str, ids: tuple[int, int]) -> None:
     """8 digits name a message, 16 an envelope."""

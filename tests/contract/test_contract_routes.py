@@ -14,7 +14,9 @@ def hops(sender: Process, receiver: Process, phase: Phase) -> set[str]:
 def test_every_message_has_exactly_one_route() -> None:
     """No message is declared and forgotten, no number used twice."""
     declared = {
-        kind for _name, kind in inspect.getmembers(m, inspect.isclass) if issubclass(kind, m.Message) and kind is not m.Message
+        kind
+        for _name, kind in inspect.getmembers(m, inspect.isclass)
+        if issubclass(kind, m.Message) and kind is not m.Message
     }
     assert {route.message for route in ROUTES} == declared
     assert len(BY_NUMBER) == len(ROUTES)
@@ -49,7 +51,9 @@ def test_smtp_cannot_forge_an_envelope() -> None:
 
 def test_what_the_parent_takes_at_run_time_is_a_handful() -> None:
     """Root's attack surface, spelled out."""
-    taken = {(s, r.message.__name__) for r in ROUTES for s, to in r.hops if to is Process.PARENT and r.phase & Phase.RUN}
+    taken = {
+        (s, r.message.__name__) for r in ROUTES for s, to in r.hops if to is Process.PARENT and r.phase & Phase.RUN
+    }
     assert taken == {
         (Process.LOOKUP, "UserQuery"),
         (Process.LOOKUP, "SystemAuth"),

@@ -23,7 +23,12 @@ class Ends:
         self.closed: list[str] = []
         self.raw, other = socket.socketpair()
         self.queue = Channel(
-            self.loop, other, Process.QUEUE, Process.SMTP, self.handlers(Process.SMTP, Process.QUEUE), self.closed.append
+            self.loop,
+            other,
+            Process.QUEUE,
+            Process.SMTP,
+            self.handlers(Process.SMTP, Process.QUEUE),
+            self.closed.append,
         )
 
     def handlers(self, sender: Process, receiver: Process) -> dict[type[m.Message], Callable[..., None]]:
@@ -34,7 +39,12 @@ class Ends:
 
     def smtp(self) -> Channel:
         return Channel(
-            self.loop, self.raw, Process.SMTP, Process.QUEUE, self.handlers(Process.QUEUE, Process.SMTP), lambda _why: None
+            self.loop,
+            self.raw,
+            Process.SMTP,
+            Process.QUEUE,
+            self.handlers(Process.QUEUE, Process.SMTP),
+            lambda _why: None,
         )
 
     def turns(self, count: int = 20) -> None:

@@ -45,9 +45,7 @@ def write_acme(folder: Path, key: Key, name: str = "mx.example.com") -> tuple[Pa
     for directory in (archive, live):
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (archive / "fullchain1.pem").write_bytes(make_certificate(key, name))
     (archive / "privkey1.pem").write_bytes(pem)
     (archive / "privkey1.pem").chmod(0o600)
