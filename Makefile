@@ -68,7 +68,7 @@ $(bin)/python:
 	sh .ci/venv '$(python)' $(venv)
 
 $(venv)/.run: pyproject.toml | $(bin)/python
-	$(editable) .
+	$(editable) '.[demo]'
 	@touch $@
 
 $(venv)/.test: pyproject.toml | $(bin)/python
