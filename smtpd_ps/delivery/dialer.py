@@ -28,41 +28,44 @@ class TcpDial:
         self._on_connected = on_connected
         self._on_failed = on_failed
         self._timer: Timer | None = None
+        self._sock: socket.socket | None = None
         family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
-        self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
+            self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             error = self._sock.connect_ex((target.address, target.port))
-        except OSError as refused:  # not an address
+        except OSError as refused:  # no descriptor left, or not an address
             error = refused.errno or EINVAL
-        if error in (0, EINPROGRESS):
+        if self._sock is not None and error in (0, EINPROGRESS):
             loop.write_on(self._sock.fileno(), self._decided)
             self._timer = loop.call_later(timeout_secs, lambda: self._fail("Connection timeout"))
         else:
-            loop.call_soon(lambda: self._fail(os.strerror(error)))
+            self._timer = loop.call_later(0, lambda: self._fail(os.strerror(error)))
 
     def _decided(self) -> None:
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        sock = self._sock
+        assert sock is not None
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             self._fail(os.strerror(error))
             return
-        self._loop.forget(self._sock.fileno())
-        assert self._timer is not None
-        self._timer.cancel()
-        self._on_connected(self._sock)
+        self._sock = None
+        self._loop.forget(sock.fileno())
+        self.cancel()
+        self._on_connected(sock)
 
     def _fail(self, text: str) -> None:
-        if self._sock.fileno() >= 0:
-            self.cancel()
-            self._on_failed(text)
+        self.cancel()
+        self._on_failed(text)
 
     def cancel(self) -> None:
-        """Give up; nobody is called."""
+        """Give up; nobody is called. Harmless when decided."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._sock.fileno() >= 0:
+        if self._sock is not None:
             self._loop.forget(self._sock.fileno())
             self._sock.close()
+            self._sock = None
 
 
 class UnixDials:

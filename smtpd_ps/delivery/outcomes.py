@@ -1,6 +1,6 @@
 """What became of each envelope: told to queue in batches, logged as OpenSMTPD does, counted.
 
-Runs in delivery. Texts of remote servers were made one printable line by the client machine.
+Runs in delivery. Texts of remote servers and agents are escaped here, whoever was to do it before.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from smtpd_ps.contract.messages import Outcome
 from smtpd_ps.contract.values import Recipient, Result, Status
 from smtpd_ps.delivery.tasks import Task
 from smtpd_ps.pure.duration import duration_text
-from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.log import Log, escape
 from smtpd_ps.runtime.loop import Loop
 
 MAX_BATCH = 1024
@@ -39,22 +39,24 @@ class Outcomes:
         dsn_passed: bool = False,
     ) -> None:
         """One recipient's end at another host. `relay` is "address (name)"."""
+        text = escape(text[:MAX_TEXT])[:MAX_TEXT]
         rcpt = recipient.rcpt if recipient.rcpt != recipient.dest else "-"
         delay = duration_text(int(self._clock()) - task.job.created_secs)
         self._log.info(
             f"{session} mta delivery evpid={recipient.evpid:016x} from=<{task.job.sender}> to=<{recipient.dest}> "
             f'rcpt=<{rcpt}> source="{source}" relay="{relay}" delay={delay} result="{_WORDS[status]}" stat="{text}"'
         )
-        self._add(Result(recipient.evpid, status, text[:MAX_TEXT], relay[:255], dsn_passed))
+        self._add(Result(recipient.evpid, status, text, relay[:255], dsn_passed))
 
     def delivered(self, session: str, task: Task, recipient: Recipient, status: Status, text: str) -> None:
         """One recipient's end in a mailbox, an agent's or behind LMTP."""
+        text = escape(text[:MAX_TEXT])[:MAX_TEXT]
         delay = duration_text(int(self._clock()) - task.job.created_secs)
         self._log.info(
             f"{session} mda delivery evpid={recipient.evpid:016x} from=<{task.job.sender}> to=<{recipient.dest}> "
             f"rcpt=<{recipient.rcpt}> user={recipient.user} delay={delay} result={_WORDS[status]} stat={text}"
         )
-        self._add(Result(recipient.evpid, status, text[:MAX_TEXT]))
+        self._add(Result(recipient.evpid, status, text))
 
     def ended(self, task: Task, status: Status, text: str) -> None:
         """All that is left of a task that never got anywhere."""

@@ -25,6 +25,7 @@ from smtpd_ps.runtime.loop import Loop
 
 SWEEP_SECS = 1.0
 DRAIN_SECS = 10.0
+MAX_DOMAIN = 255  # what a RouteQuery holds
 FOREVER = float("inf")
 LOOP_TEXT = "554 5.4.6 Loop detected"
 
@@ -94,11 +95,18 @@ class Delivery:
     def _relay(self, task: Task) -> None:
         action = task.action
         domain = "" if action.relay_hosts else task.recipients[0].dest.rpartition("@")[2].lower()
-        pool = self._pool(action, domain)
-        pool.add(task)
+        if len(domain) > MAX_DOMAIN or (not domain and not action.relay_hosts):
+            self.outcomes.ended(task, Status.PERMFAIL, "550 5.1.2 Bad destination domain")
+            return
+        self._pool(action, domain).add(task)
 
     def _deliver_here(self, job: Job, action: ActionSettings, fd: int) -> None:
-        seen = previous_deliveries(job, fd)
+        try:
+            seen = previous_deliveries(job, fd)
+        except OSError as error:
+            text = f"451 4.3.0 Cannot read the message: {os.strerror(error.errno or 0)}"
+            self.outcomes.ended(Task(job, action, list(job.recipients), fd), Status.TEMPFAIL, text)
+            return
         groups: list[list[Recipient]] = []
         by_dest: dict[str, list[Recipient]] = {}
         for recipient in job.recipients:
@@ -112,7 +120,13 @@ class Delivery:
                 groups.append(by_dest.setdefault(recipient.dest, [recipient]))
         add = self._pool(action, "").add if action.kind == "lmtp" else self.agents.add
         for group in groups[1:]:
-            add(Task(job, action, group, share_fd(fd)))
+            task = Task(job, action, group)
+            try:
+                task.fd = share_fd(fd)
+            except OSError as error:
+                self.outcomes.ended(task, Status.TEMPFAIL, f"451 4.3.0 {os.strerror(error.errno or 0)}")
+            else:
+                add(task)
         if groups:
             add(Task(job, action, groups[0], fd))
         elif fd >= 0:
@@ -147,6 +161,9 @@ class Delivery:
         targets = targets_of(message.hosts, "never" if lmtp else pool.action.relay_tls, lmtp)
         if targets:
             pool.route(targets, self._loop.now() + message.ttl_secs, message.user, message.password)
+            return
+        if message.temporary and pool.targets:  # go on with what was right a moment ago
+            pool.route(pool.targets, self._loop.now() + message.ttl_secs, pool.user, pool.password)
             return
         pool.targets = None
         text = message.text or "451 4.4.3 No host to deliver to was found"

@@ -3,6 +3,8 @@
 from base64 import b64encode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smtpd_ps.contract.values import Dsn, Notify, Status
 from smtpd_ps.pure.smtp_client import SmtpClient
@@ -513,3 +515,86 @@ def test_lmtp_354_without_a_recipient():
     assert answers(events) == [(PERM, "550 no")]
     assert isinstance(events[-1], Refused)
     assert machine.take_output() == b".\r\nQUIT\r\n"
+
+
+REPLIES = st.sampled_from(
+    [
+        b"250 ok",
+        b"250 ok",
+        b"250 ok",
+        b"354 go",
+        b"354 go",
+        b"550 no",
+        b"450 later",
+        b"452 many",
+        b"421 bye",
+        b"rubbish",
+    ]
+)
+
+
+@given(st.booleans(), st.booleans(), st.lists(st.tuples(REPLIES, st.integers(0, 3), st.booleans()), max_size=40))
+def test_every_message_ends_exactly_once(lmtp, pipelining, steps):
+    """Whatever the server says and whenever mail is given: no message is lost or answered twice."""
+    machine = greeted(ClientOptions("me.test", lmtp=lmtp), *((b"PIPELINING",) if pipelining else ()))
+    sent: list[Mail] = []
+    ended: list[Mail] = []
+    wire = b""
+
+    def note(events: list) -> None:
+        for event in events:
+            if isinstance(event, Finished):
+                ended.append(event.mail)
+                assert len(event.answers) == len(event.mail.recipients)
+            if isinstance(event, StreamBody):
+                machine.body_sent()
+
+    for reply, rcpts, streamed in steps:
+        if rcpts and machine.accepts_mail:
+            sent.append(mail(*(f"{n}@y" for n in range(rcpts)), body=None if streamed else BODY))
+            note(machine.send(sent[-1]))
+        note(say(machine, reply))
+        wire += machine.take_output()
+        assert machine.dead or (len(ended) == len(sent)) == machine.idle
+    note(machine.lost("gone"))
+    assert sorted(map(id, ended)) == sorted(map(id, sent))
+    assert wire.count(b"MAIL FROM:") <= len(sent)
+
+
+@given(st.integers(1, 12), st.lists(st.booleans(), min_size=12, max_size=12), st.lists(st.integers(1, 9), min_size=1))
+def test_a_good_server_gets_every_message(count, early, pieces):
+    """However replies are cut into segments and messages are given, all are stored, in order, none waits for ever."""
+    machine = greeted(PLAIN, b"PIPELINING")
+    waiting = [mail(f"{n}@y", body=b"N: %d\r\n\r\n" % n) for n in range(count)]
+    stored: list[bytes] = []
+    done: list[Mail] = []
+    buffer, in_data, answer_bytes, turn = b"", False, b"", 0
+
+    def serve() -> bytes:
+        nonlocal buffer, in_data
+        out = b""
+        while b"\r\n" in buffer:
+            if in_data:
+                if b"\r\n.\r\n" not in buffer:
+                    break
+                body, _, buffer = buffer.partition(b"\r\n.\r\n")
+                stored.append(body)
+                in_data, out = False, out + b"250 stored\r\n"
+                continue
+            line, _, buffer = buffer.partition(b"\r\n")
+            in_data = line == b"DATA"
+            out += b"354 go\r\n" if in_data else b"250 ok\r\n"
+        return out
+
+    for turn in range(200):
+        if waiting and machine.accepts_mail and (machine.idle or early[turn % len(early)]):
+            assert machine.send(waiting.pop(0)) == []
+        buffer += machine.take_output()
+        answer_bytes += serve()
+        size = pieces[turn % len(pieces)] * 5
+        piece, answer_bytes = answer_bytes[:size], answer_bytes[size:]
+        done += [event.mail for event in machine.receive(piece) if isinstance(event, Finished)]
+        if len(done) == count:
+            break
+    assert len(done) == count
+    assert stored == [b"N: %d\r\n" % n for n in range(count)]
