@@ -15,8 +15,10 @@ class Script:
     lmtp: bool = False
     mail: bytes | None = b"250 2.1.0 ok\r\n"
     rcpt: dict[bytes, bytes] = field(default_factory=dict)  # by address
+    max_rcpts: int = 0  # 452 beyond
     end: bytes | None = b"250 2.0.0 stored\r\n"
     tls: object = None  # an SSLContext
+    implicit_tls: bool = False
     break_tls: bool = False
     end_before_close: int = 0  # close after so many messages, without a word
 
@@ -53,14 +55,16 @@ class Sink:
             threading.Thread(target=self._serve_quietly, args=(sock,), daemon=True).start()
 
     def _serve_quietly(self, sock: socket.socket) -> None:
+        held = [sock]
         try:
-            self._serve(sock)
+            self._serve(sock, held)
         except (OSError, EOFError):
-            pass
+            pass  # the client left, or the test has ended
         finally:
-            sock.close()
+            for each in held:
+                each.close()
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, sock: socket.socket, held: list[socket.socket]) -> None:
         script, buffer = self.script, b""
         secure = False
 
@@ -90,6 +94,11 @@ class Sink:
             lines = (text + b"\r\n").split(b"\r\n")
             return b"\r\n".join(each[1:] if each.startswith(b".") else each for each in lines)
 
+        if script.implicit_tls:
+            sock = script.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[attr-defined]
+            held.append(sock)
+            sock.do_handshake()
+            secure = True
         if script.banner is None:
             return
         sock.sendall(script.banner)
@@ -115,7 +124,9 @@ class Sink:
                     sock.recv(1000)
                     sock.sendall(b"this is no TLS\r\n")
                     return
-                sock = script.tls.wrap_socket(sock, server_side=True)  # type: ignore[attr-defined]
+                sock = script.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[attr-defined]
+                held.append(sock)
+                sock.do_handshake()
                 secure = True
             elif verb == b"AUTH":
                 sock.sendall(b"235 2.7.0 welcome\r\n")
@@ -127,6 +138,8 @@ class Sink:
             elif verb == b"RCPT":
                 address = command[command.index(b"<") + 1 : command.index(b">")]
                 reply = script.rcpt.get(address, b"250 2.1.5 ok\r\n")
+                if script.max_rcpts and len(rcpts) >= script.max_rcpts:
+                    reply = b"452 4.5.3 too many recipients\r\n"
                 if reply.startswith(b"2"):
                     rcpts.append(address)
                 sock.sendall(reply)

@@ -493,3 +493,95 @@ def test_the_log_line_is_opensmtpds(sinks, capsys):
         'evpid=0000000100000001 from=<a@sender.test> to=<x@d.test> rcpt=<-> source="127.0.0.1" '
         'relay="127.0.0.1 (sink.test)" delay=5s result="Ok" stat="250 2.0.0 stored"'
     )
+
+
+def test_too_many_recipients_go_in_the_next_transaction(sinks):
+    """RFC 5321 4.5.3.1.10: 452 after others were taken is about this transaction only."""
+    sink = sinks(max_rcpts=2)
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job(*(f"r{n}@d.test" for n in range(5))),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: len(bench.results) == 5)
+    assert {r.status for r in bench.results} == {Status.OK}
+    assert [len(rcpts) for _s, rcpts, _b in sink.messages] == [2, 2, 1]
+
+
+def test_a_silent_server_is_given_up(sinks):
+    """Nothing within the I/O timeout: the mail waits in queue, the connection is gone."""
+    sink = sinks(banner=b"")
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: sink.sessions)
+    (pool,) = bench.delivery._pools.values()
+    pool.sweep(bench.loop.now() + 400)
+    bench.until(lambda: bench.results)
+    assert bench.results[0].status is Status.TEMPFAIL
+    assert "Connection timeout" in bench.results[0].text
+    assert pool.connections == []
+
+
+def test_idle_connections_and_agents_end(sinks):
+    """After keepalive_secs and agent_idle_secs without work; QUIT is said."""
+    sink = sinks()
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    (pool,) = bench.delivery._pools.values()
+    pool.sweep(bench.loop.now() + 5)
+    assert len(pool.connections) == 1
+    pool.sweep(bench.loop.now() + 11)
+    bench.until(lambda: not pool.connections and b"QUIT" in sink.commands)
+
+
+def test_connections_end_after_their_number_of_mails(sinks):
+    """max_mails_per_connection, then a new connection for the rest."""
+    sink = sinks()
+    bench = Bench(
+        ActionSettings("send", "relay", relay_hosts=("x",)), max_mails_per_connection=10, max_connections_per_route=1
+    )
+    bench.delivery.deliver(m.Deliver(tuple(bench.job("x@d.test", number=n) for n in range(1, 36))))
+    bench.route(host(sink))
+    bench.until(lambda: len(bench.results) == 35)
+    assert {r.status for r in bench.results} == {Status.OK}
+    assert sink.sessions == 4
+
+
+def test_a_route_that_cannot_be_refreshed_stays(sinks):
+    """A temporary DNS failure when the TTL has passed does not stop mail to hosts that were right."""
+    sink = sinks()
+    bench = Bench(SEND)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(host(sink))
+    bench.until(lambda: bench.results)
+    (pool,) = bench.delivery._pools.values()
+    pool.expires = 0.0
+    bench.delivery.deliver(m.Deliver((bench.job("y@d.test", number=2),)))
+    assert len(bench.queries) == 1
+    bench.route(text="451 no answer", temporary=True)
+    bench.until(lambda: len(bench.results) == 2)
+    assert bench.results[1].status is Status.OK
+
+
+def test_an_unknown_action_keeps_the_mail(sinks):
+    """Queue and configuration disagree: TEMPFAIL, nothing is lost."""
+    bench = Bench(SEND)
+    results = bench.run(bench.job("x@d.test", action="gone"))
+    assert {r.status for r in results.values()} == {Status.TEMPFAIL}
+
+
+def test_no_descriptors_left_is_temporary(sinks, monkeypatch):
+    """Without a socket the mail waits; the process lives."""
+    sink = sinks()
+    bench = relay(sink)
+
+    def none_left(*_args, **_kwargs):
+        raise OSError(24, "Too many open files")
+
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    monkeypatch.setattr("smtpd_ps.delivery.dialer.socket.socket", none_left)
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert bench.results[0].status is Status.TEMPFAIL
+    assert "Too many open files" in bench.results[0].text
