@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from smtpd_ps import osdep
+from smtpd_ps.cli.accounts import plans
+from smtpd_ps.cli.setup import state_differences
+from smtpd_ps.contract.installation import state_dir_of
 from smtpd_ps.contract.messages import ProcessRow
 from smtpd_ps.contract.policy import POLICIES
 from smtpd_ps.contract.routes import CHILDREN
@@ -55,6 +58,7 @@ def run(rows: Sequence[ProcessRow], json: bool, out: TextIO, inspect: Inspect = 
     reports = examine(rows, inspect)
     general = list(set_findings(_declared(rows), Counter(r.row.process for r in reports if r.seen is not None)))
     general += _extra_processes(rows)
+    general += _installation(reports)
     warnings = _warnings(rows, reports)
     count = len(general) + sum(len(report.findings) for report in reports)
     if json:
@@ -68,13 +72,11 @@ def run(rows: Sequence[ProcessRow], json: bool, out: TextIO, inspect: Inspect = 
 def examine(rows: Sequence[ProcessRow], inspect: Inspect) -> list[Report]:
     """Look at every process once and compare it."""
     spool = next((row.root for row in rows if row.process is Process.QUEUE), "")
+    looks = [(row, _look(row.pid, inspect)) for row in rows]
+    starter = next((seen for row, seen in looks if row.process is Process.PARENT), None)
     reports = []
-    for row in rows:
-        try:
-            seen = inspect(row.pid)
-        except ProcessLookupError:
-            seen = None
-        expected = expect(row, spool)
+    for row, seen in looks:
+        expected = expect(row, spool, starter)
         found = list(findings(expected, seen)) if seen is not None else []
         if seen is None and row.process is not Process.AGENT:
             found.append(Finding("processes", "it is gone"))
@@ -85,11 +87,27 @@ def examine(rows: Sequence[ProcessRow], inspect: Inspect) -> list[Report]:
     return reports
 
 
-def expect(row: ProcessRow, spool: str) -> Expected:
-    """The policy of a process on this host. A user who does not exist is uid -1 and so a finding."""
+def _look(pid: int, inspect: Inspect) -> Observation | None:
+    try:
+        return inspect(pid)
+    except ProcessLookupError:
+        return None
+
+
+def expect(row: ProcessRow, spool: str, starter: Observation | None = None) -> Expected:
+    """The policy of a process on this host. A user who does not exist is uid -1 and so a finding.
+
+    In the unprivileged mode everything runs as whoever runs the parent (`starter`).
+    """
     policy = POLICIES[row.process]
     agent = row.process is Process.AGENT
-    uid, gid, groups = _ids_of(policy.user or row.user, agent) if row.privileged else (os.getuid(), os.getgid(), ())
+    groups: tuple[int, ...] = ()
+    if row.privileged:
+        uid, gid, groups = _ids_of(policy.user or row.user, agent)
+    elif starter is not None:
+        uid, gid = starter.uids[0], starter.gids[0]
+    else:
+        uid, gid = os.getuid(), os.getgid()
     return Expected(
         policy,
         uid,
@@ -145,10 +163,23 @@ def _started_by(known: set[int]) -> set[int]:
     return {pid for pid, parent in osdep.processes().items() if parent in known and pid not in known}
 
 
+def _installation(reports: Sequence[Report]) -> list[Finding]:
+    """Users and directories, against the table that setup makes them from."""
+    queue = next((report for report in reports if report.row.process is Process.QUEUE), None)
+    if queue is None:
+        return []
+    privileged = queue.row.privileged
+    texts = [plan.text for plan in plans()] if privileged else []
+    owner = None if privileged else (queue.expected.uid, queue.expected.gid)
+    texts += state_differences(state_dir_of(queue.row.root), owner)
+    return [Finding("installation", text) for text in texts]
+
+
 def _warnings(rows: Sequence[ProcessRow], reports: Sequence[Report]) -> list[str]:
     out = []
     if any(not row.privileged for row in rows):
         out.append("unprivileged mode: processes share one user, nothing is chrooted; not for real mail")
+    out += osdep.system_warnings()
     if any(r.seen is not None and r.seen.descriptors is None for r in reports):
         out.append("descriptors are not visible without root, and were not compared")
     return out

@@ -22,12 +22,15 @@ class Wanted:
     gid: int
 
 
-def wanted(state_dir: str | None, privileged: bool) -> list[Wanted]:
-    """Every directory of the installation. Raises OSError where its owner does not exist."""
+def wanted(state_dir: str | None, owner: tuple[int, int] | None = None) -> list[Wanted]:
+    """Every directory of the installation. Raises OSError where its owner does not exist.
+
+    `owner` is the (uid, gid) that owns everything in the unprivileged mode.
+    """
     out = []
     for path, rule in directories(paths(state_dir)):
-        uid, gid = (0, 0) if privileged else (os.getuid(), os.getgid())
-        if privileged and rule.owner:
+        uid, gid = owner or (0, 0)
+        if owner is None and rule.owner:
             try:
                 entry = pwd.getpwnam(rule.owner)
             except KeyError:

@@ -46,7 +46,7 @@ def run_setup(state_dir: str | None, check: bool, out: TextIO, run: Run = run_co
 def _make_directories(state_dir: str | None, out: TextIO) -> int:
     left = 0
     try:
-        for directory in wanted(state_dir, privileged=True):
+        for directory in wanted(state_dir):
             found = differences(directory)
             if not found:
                 continue
@@ -66,10 +66,10 @@ def _make_above(path: str) -> None:
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
 
 
-def state_differences(state_dir: str | None, privileged: bool = True) -> list[str]:
-    """What differs in the directories, one line each."""
+def state_differences(state_dir: str | None, owner: tuple[int, int] | None = None) -> list[str]:
+    """What differs in the directories, one line each. `owner` as in directories.wanted."""
     try:
-        every = wanted(state_dir, privileged)
+        every = wanted(state_dir, owner)
     except OSError as error:
         return [str(error)]
     return [f"{one.path}: {text}" for one in every for text in differences(one)]
@@ -80,7 +80,7 @@ def ensure_state(state_dir: str | None, privileged: bool) -> None:
 
     Raises OSError where one is there and is not as declared: then nobody knows who wrote to it.
     """
-    for directory in wanted(state_dir, privileged):
+    for directory in wanted(state_dir, None if privileged else (os.getuid(), os.getgid())):
         found = differences(directory)
         if found == ["missing"]:
             _make_above(directory.path)

@@ -84,3 +84,8 @@ def paths(state_dir: str | None = None) -> StatePaths:
 def directories(places: StatePaths) -> tuple[tuple[str, Directory], ...]:
     """Path and rule of every directory of this installation, parents first."""
     return tuple((path, rule) for rule in DIRECTORIES if (path := getattr(places, rule.where)))
+
+
+def state_dir_of(spool: str) -> str | None:
+    """The --state-dir whose spool this is; None for the system's."""
+    return None if spool == SPOOL else spool.removesuffix("/spool")

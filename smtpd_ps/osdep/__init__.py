@@ -27,6 +27,7 @@ __all__ = (
     "ConfineError",
     "inspect",
     "processes",
+    "system_warnings",
     "peer_credentials",
     "interface_addresses",
     "interface_group",
@@ -53,3 +54,12 @@ def processes() -> dict[int, int]:
     else:
         from smtpd_ps.osdep.bsd_inspect import processes as look
     return look()
+
+
+def system_warnings() -> tuple[str, ...]:
+    """What this system cannot enforce of the policies, for `audit` to say."""
+    if sys.platform.startswith("linux"):
+        from smtpd_ps.osdep.linux_inspect import system_warnings as look
+
+        return look()
+    return ()

@@ -8,6 +8,10 @@ import os
 import stat
 from pathlib import Path
 
+from smtpd_ps.contract.policy import POLICIES
+from smtpd_ps.contract.values import Process
+from smtpd_ps.osdep.linux_kernel import Kernel
+from smtpd_ps.osdep.linux_landlock import Landlock
 from smtpd_ps.osdep.linux_sockets import Socket, read_sockets
 from smtpd_ps.osdep.linux_status import parse_status
 from smtpd_ps.pure.audit import Descriptor, Observation
@@ -149,3 +153,8 @@ def processes() -> dict[int, int]:
             if status.state != "Z":
                 out[int(name)] = status.parent
     return out
+
+
+def system_warnings() -> tuple[str, ...]:
+    """What this kernel cannot enforce; a process does not show whether it is under Landlock."""
+    return Landlock(Kernel(), POLICIES[Process.KEYS]).warnings()

@@ -204,7 +204,7 @@ def test_unprivileged_state(tmp_path: Path) -> None:
     base = str(tmp_path / "state")
     setup.ensure_state(base, privileged=False)
     setup.ensure_state(base, privileged=False)
-    assert [differences(one) for one in wanted(base, privileged=False)] == [[]] * 5
+    assert [differences(one) for one in wanted(base, (os.getuid(), os.getgid()))] == [[]] * 5
     places = paths(base)
     assert os.stat(places.queue).st_uid == os.getuid()
     assert Path(places.run).is_dir()
@@ -247,7 +247,7 @@ def test_make_does_not_follow_a_link(tmp_path: Path) -> None:
     setup.run_setup(str(tmp_path / "state"), False, io.StringIO())
     target = tmp_path / "target"
     target.mkdir()
-    queue = next(one for one in wanted(str(tmp_path / "state"), True) if one.rule.where == "queue")
+    queue = next(one for one in wanted(str(tmp_path / "state")) if one.rule.where == "queue")
     os.rmdir(queue.path)
     os.symlink(target, queue.path)
     with pytest.raises(OSError):

@@ -63,7 +63,14 @@ class Place:
         self.base = base
         self.empty, self.spool, self.home = base / "empty", base / "spool", base / "home"
         base.chmod(0o755)
-        for path, mode in ((self.empty, 0o755), (self.spool, 0o711), (self.spool / "queue", 0o700), (self.home, 0o700)):
+        modes = {
+            self.empty: 0o755,
+            self.spool: 0o711,
+            self.spool / "queue": 0o700,
+            base / "run": 0o755,
+            self.home: 0o700,
+        }
+        for path, mode in modes.items():
             path.mkdir()
             path.chmod(mode)
         if privileged:

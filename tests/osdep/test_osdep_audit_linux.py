@@ -216,6 +216,18 @@ def test_channel_to_a_stranger(place: Place) -> None:
     assert [finding.line for finding in report.findings] == ["channels"]
 
 
+def test_installation(place: Place) -> None:
+    """Users and directories are compared as well: a directory that is not as setup makes it is a finding."""
+    _children, rows = whole(place)
+    (place.base / "run").chmod(0o777)
+    (place.empty / "stray").write_text("")
+    out = io.StringIO()
+    assert audit.run(rows, False, out) == 1
+    assert f"DIFFERS installation: {place.base}/run: mode is 0777, 0755 declared" in out.getvalue()
+    assert f"DIFFERS installation: {place.empty}: is not empty" in out.getvalue()
+    assert "audit: 7 processes, 2 differences" in out.getvalue()
+
+
 def whole(place: Place) -> tuple[list[Confined], list[ProcessRow]]:
     """A parent and all core children (the parent has started none of them here)."""
     started = [start(place, process) for process in (Process.PARENT, *CORE)]
