@@ -17,7 +17,9 @@ from smtpd_ps.queue.window import Window
 
 BLOCKED_MS = 10  # until looking again whether delivery takes more
 RELOAD_SECS = 1.0  # after the store failed to say what is due
-DRAIN_SECS = 5.0  # to wait for outcomes; what is in flight then is tried again after the start
+# To wait for outcomes. Delivery is drained before queue, so what it has not answered by then it
+# did not begin; it is tried again after the start.
+DRAIN_SECS = 1.0
 LONGEST_SLEEP_MS = 3_600_000  # a wall clock that is set is noticed within this
 
 Handlers = dict[type[m.Message], Callable[..., None]]

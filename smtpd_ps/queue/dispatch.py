@@ -148,7 +148,6 @@ class Dispatcher:
             held, ticket = flight
             self._s.scheduler.answered(ticket)
             self._s.counters.delivery(result.status)
-            held.live.discard(result.evpid)
             stored = held.message.envelopes.get(result.evpid)
             if stored is None or held.gone:
                 continue  # removed or quarantined meanwhile

@@ -6,7 +6,7 @@ import pytest
 from conftest import BODY, Failed, envelope
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.values import Status
+from smtpd_ps.contract.values import Dsn, Status
 from smtpd_ps.queue.spool import open_spool
 from smtpd_ps.queue.store.protocol import StoreError, StoreFull
 
@@ -199,3 +199,69 @@ def test_a_transaction_is_bounded(rig):
         rig.say(m.RcptAccept(7, 1, number, tuple(envelope(f"u{n}@example.org") for n in range(1000))))
     codes = [reply.code for reply in rig.smtp.take(m.RcptReply)]
     assert codes == [250] * 10 + [452]
+
+
+def test_commit_after_body_open_ends_the_process(rig):
+    """A message is small or large, not both."""
+    rig.say(m.RcptAccept(7, 1, 1, (envelope(),)))
+    rig.say(m.BodyOpen(7, 1, rig.ids.pop(0)))
+    with pytest.raises(Failed, match="Commit after BodyOpen"):
+        rig.say(m.Commit(7, 1, rig.ids.pop(0), False, BODY))
+
+
+def test_an_outcome_of_a_quarantined_message_means_nothing(rig):
+    """It was in flight when its record turned out to be damaged; it is counted out once."""
+    msgid = rig.accept()
+    jobs = rig.jobs()
+    rig.queue.window.quarantine(msgid, "test")
+    rig.answer(jobs, Status.OK)
+    rig.timers.advance(60)
+    assert rig.shared.counters.envelopes == 0
+    assert len(rig.stored()) == 1
+
+
+# What 250 stands on.
+
+
+def test_body_file_and_its_name_are_synced_before_the_commit(rig, monkeypatch):
+    """fsync of the file, fsync of its directory, the transaction, and only then the reply."""
+    steps = []
+    fsync, write, send = os.fsync, rig.store.write, rig.smtp.send
+
+    def recorded_fsync(fd):
+        steps.append("directory" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(rig.store, "write", lambda group: (steps.append("commit"), write(group)))
+    monkeypatch.setattr(
+        rig.smtp, "send", lambda message, *fds: (steps.append(type(message).__name__), send(message, *fds))
+    )
+    rig.accept_file(body=b"x" * 100_000)
+    assert steps == ["RcptReply", "BodyFile", "file", "directory", "commit", "Committed"]
+
+
+def test_the_database_syncs_every_commit(rig):
+    """WAL with synchronous=FULL: a commit is on the disk when it returns."""
+    pragmas = [rig.store._open.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert pragmas == ["wal", 2]
+
+
+def test_a_bounce_file_that_cannot_be_written_is_tried_later(rig, monkeypatch):
+    """The failed envelope waits for room."""
+    rig.accept_file(envelope(dsn=Dsn(ret="FULL")), body=b"Subject: y\r\n\r\n" + b"line\r\n" * 20_000)
+    rig.answer(rig.jobs(), Status.PERMFAIL, "550 no")
+    rig.timers.advance(1001)
+
+    def full(msgid, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.bodies, "write", full)
+        assert rig.route_bounces() == 1
+        rig.timers.advance(100)
+        assert not rig.jobs()
+    rig.timers.advance(12_000)
+    assert rig.route_bounces() == 1
+    assert len(rig.jobs()) == 1
+    assert len(rig.stored()) == 1
