@@ -54,7 +54,7 @@ def make_pumps(settings: DeliverySettings, certificates: dict[str, bytes], signe
 
 def _may_verify(tls_use: str, hosts: Iterable[str]) -> bool:
     """Whether a certificate may have to be verified: by the action, or by a host's URL (smtps, smtp+tls)."""
-    return "verify" in tls_use or any(host.startswith(("smtps:", "smtp+tls:")) for host in hosts)
+    return "verify" in tls_use or any(host.lower().startswith(("smtps:", "smtp+tls:")) for host in hosts)
 
 
 def read_certificate(fd: int) -> bytes:

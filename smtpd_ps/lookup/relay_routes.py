@@ -13,7 +13,7 @@ from smtpd_ps.contract.values import RouteHost, TlsUse
 from smtpd_ps.lookup.addresses import AddressBook, HostAddresses
 from smtpd_ps.lookup.mail_hosts import MailExchangers, MailHosts
 from smtpd_ps.lookup.resolver import Status
-from smtpd_ps.pure.relay_url import Protocol, RelayUrl, parse_relay_url
+from smtpd_ps.pure.relay_url import Protocol, RelayUrl, parse_host_port, parse_relay_url
 from smtpd_ps.pure.table import Table
 from smtpd_ps.runtime.loop import Loop
 
@@ -53,12 +53,19 @@ def split_credentials(label: str, value: str) -> tuple[str, str] | None:
     return (user, password) if good else None
 
 
+def _has_routes(action: ActionSettings) -> bool:
+    """Whether delivery may ask for the action: it reaches LMTP's Unix sockets through the parent instead."""
+    return action.kind == "relay" or (action.kind == "lmtp" and not action.lmtp_destination.startswith("/"))
+
+
 class _RelayAction:
-    """A relay action that names hosts, or none (by MX)."""
+    """A relay action that names hosts, or none (by MX); or an lmtp action, which names one."""
 
     def __init__(self, settings: ActionSettings, tables: Mapping[str, Table]) -> None:
         self.name = settings.name
         self.urls = tuple(parse_relay_url(text) for text in settings.relay_hosts)
+        if settings.kind == "lmtp":
+            self.urls = (RelayUrl("lmtp", "", *parse_host_port(settings.lmtp_destination, 0)),)
         self.credentials = tables.get(settings.relay_auth_table)
         self.turn = 0  # round robin over the list, not failover
 
@@ -76,7 +83,7 @@ class RelayRoutes:
         warn: Callable[[str], None],
     ) -> None:
         self._loop, self._exchangers, self._book, self._warn = loop, exchangers, book, warn
-        self._actions = {action.name: _RelayAction(action, tables) for action in actions if action.kind == "relay"}
+        self._actions = {action.name: _RelayAction(action, tables) for action in actions if _has_routes(action)}
 
     def find(self, query: RouteQuery, done: Done) -> None:
         """Call `done` once with the Route, possibly before this returns."""

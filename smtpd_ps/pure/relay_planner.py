@@ -152,7 +152,7 @@ def combined_tls(action: TlsUse, host: TlsUse) -> TlsUse:
     """
     if host == "opportunistic":
         return action
-    if action == "opportunistic":
+    if action in ("opportunistic", "never"):  # "never" is LMTP's: only its URL could ask for more
         return host
     verify = action == "require-verify"
     if host in ("implicit", "implicit-verify"):

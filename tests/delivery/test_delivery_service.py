@@ -343,6 +343,19 @@ def test_lmtp_without_rcpt_to_names_the_user(sinks, tmp_path):
     assert [r.status for r in bench.results] == [Status.OK, Status.OK]
 
 
+def test_lmtp_over_tcp(sinks):
+    """An address is connected to at once; a host name is asked of lookup, with no domain."""
+    sink = sinks(lmtp=True)
+    for destination in (f"127.0.0.1:{sink.port}", f"localhost:{sink.port}"):
+        bench = Bench(ActionSettings("receive", "lmtp", lmtp_destination=destination, lmtp_rcpt_to=True))
+        bench.delivery.deliver(m.Deliver((bench.job("x@d.test", action="receive"),)))
+        assert [(q.action, q.domain) for q in bench.queries] == ([("receive", "")] if "l" in destination else [])
+        bench.route(RouteHost("localhost", ("127.0.0.1",), sink.port, 0, "never", True))
+        bench.until(lambda bench=bench: bench.results)
+        assert bench.results[0].status is Status.OK
+    assert {command for command in sink.commands if b"LHLO" in command} == {b"LHLO client.test"}
+
+
 def test_lmtp_socket_refused_by_the_parent():
     """No socket: the mail waits, with the parent's words."""
     bench = Bench(LMTP)

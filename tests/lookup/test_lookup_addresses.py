@@ -239,6 +239,16 @@ def test_route_to_a_smarthost(world: World) -> None:
     assert world.route(routes, "lmtp").hosts == (RouteHost("::1", ("::1",), 24, 0, "never", True),)
 
 
+def test_route_of_an_lmtp_action(world: World) -> None:
+    """A host name is resolved for delivery, without TLS; a Unix socket is no route: the parent connects to it."""
+    routes = world.routes(
+        ActionSettings("tcp", "lmtp", lmtp_destination="smart.test:24"),
+        ActionSettings("unix", "lmtp", lmtp_destination="/run/lmtp"),
+    )
+    assert world.route(routes, "tcp").hosts == (RouteHost("smart.test", ("192.0.2.50",), 24, 0, "never", True),)
+    assert world.route(routes, "unix").hosts == ()
+
+
 def test_route_round_robin(world: World) -> None:
     """A list of hosts is taken in turn; each answer holds shortly."""
     routes = world.routes(ActionSettings("rr", "relay", relay_hosts=("smart.test", "localhost:26")))

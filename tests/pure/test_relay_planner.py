@@ -105,6 +105,7 @@ def test_servers_are_forgotten():
         ("require-verify", "require-verify", "require-verify"),
         ("require-verify", "implicit-verify", "implicit-verify"),
         ("require-verify", "never", "require-verify"),
+        ("never", "never", "never"),
     ],
 )
 def test_tls_of_action_and_url(action, host, both):
