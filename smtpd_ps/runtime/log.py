@@ -4,6 +4,7 @@ Runs in every process. A line may quote bytes of strangers, so everything outsid
 characters is escaped here, whatever the caller did.
 """
 
+import codecs
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from smtpd_ps.contract.values import Process
 MAX_LINE = 4096
 _FACILITY_MAIL = 2 << 3
 _SYSLOG_PATHS = ("/dev/log", "/var/run/log")
+codecs.lookup("unicode_escape")  # imported now: a confined process could not do it at its first odd byte
 
 
 class Level(IntEnum):
