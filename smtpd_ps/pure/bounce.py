@@ -165,10 +165,14 @@ def escape(text: str) -> str:
     text = text[:MAX_TEXT]
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        c if c.isascii() and c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for c in text
-    )[:MAX_TEXT]
+    return "".join(c if c.isascii() and c.isprintable() else _escaped(ord(c)) for c in text)[:MAX_TEXT]
+
+
+def _escaped(code: int) -> str:
+    """By hand: the codec for it would be imported at its first use, after confinement."""
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def fold(line: str, indent: str = " ") -> list[str]:

@@ -198,6 +198,6 @@ def test_header_of_stops_at_the_blank_line_and_at_its_bound():
 def test_escape_and_fold():
     """Printable ASCII stays; all else is escaped; long lines are cut and indented."""
     assert escape("plain") == "plain"
-    assert escape("a\r\n\x00\u00e9") == "a\\r\\n\\x00\\xe9"
+    assert escape("a\r\n\x00\u00e9") == "a\\x0d\\x0a\\x00\\xe9"
     assert escape("\ud800") == "\\ud800"
     assert [len(piece) for piece in fold("x" * 2000)] == [900, 901, 201]
