@@ -49,7 +49,9 @@ class ServerSession(SessionBase):
         """Bytes of the client."""
         if self.state is State.HANDSHAKE:
             return self.plaintext_waiting()
-        self._buffer = self._buffer + data if self._buffer else data
+        if self._buffer:
+            data = self._buffer[self._at :] + data
+        self._buffer, self._at = data, 0
         self._run()
         return self._take()
 
@@ -223,7 +225,7 @@ class ServerSession(SessionBase):
     @property
     def wants_data(self) -> bool:
         """Whether more bytes may come; if not, reading pauses until they may."""
-        if len(self._buffer) >= MAX_WAITING:
+        if len(self._buffer) - self._at >= MAX_WAITING:
             return self.waits_for_client
         return self.state is not State.FILE_WAIT
 
@@ -231,7 +233,7 @@ class ServerSession(SessionBase):
 
     def _run(self) -> None:
         """Handle what has arrived, as far as the state lets us."""
-        buffer, at = self._buffer, 0
+        buffer, at = self._buffer, self._at
         while True:
             if self.state is State.DATA:
                 rest = self._read_message(buffer[at:] if at else buffer)
@@ -253,12 +255,9 @@ class ServerSession(SessionBase):
             at = end + 2
             self.active = True
             self._line(line)
-        if self.state is State.CLOSED:
-            self._buffer = b""
-        elif at:
-            self._buffer = buffer[at:]
-        else:
-            self._buffer = buffer
+        if at >= len(buffer) or self.state is State.CLOSED:
+            buffer, at = b"", 0
+        self._buffer, self._at = buffer, at  # what was handled is cut off when more comes: once, not a line at a time
         if self.state is State.HANDSHAKE:
             self._start_tls()
 

@@ -13,8 +13,8 @@ class SessionBase:
     """The state of one session, and its outgoing side."""
 
     __slots__ = (
-        "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_out", "_peer_known",
-        "_text", "_transactions",
+        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_out",
+        "_peer_known", "_text", "_transactions",
         "active", "address", "authenticated", "extended", "finished", "helo", "id", "mails", "name", "phase",
         "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
@@ -42,6 +42,7 @@ class SessionBase:
         self._auth_tries = 0
         self._draining = False
         self._buffer = b""
+        self._at = 0  # what is before it in the buffer was handled
         self._bad_line = False  # a bare LF in a line whose CRLF has not come
         self._text = ""  # the command, for the log
         self._out: list[Action] = []
