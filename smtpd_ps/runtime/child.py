@@ -23,6 +23,7 @@ from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.runtime.channel import BlockingChannel, Channel, Handlers
 from smtpd_ps.runtime.codec import ContractViolation
+from smtpd_ps.runtime.late_imports import watch_imports
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.runtime.title import set_title
@@ -111,6 +112,7 @@ class Child:
                 self._await_go()
         except (ContractViolation, EOFError, OSError) as error:
             self.fail(f"no Go from the parent: {error}", EXIT_VIOLATION)
+        watch_imports(self.log.error)
         gc.collect()
         gc.freeze()
 

@@ -4,6 +4,7 @@ Runs in smtp and delivery; OpenSSL parses the remote's records here. `runtime/st
 bytes. Contexts are made before confinement (runtime/signer.py): afterwards there is no file to load.
 """
 
+import encodings.idna  # noqa: F401 - ssl looks it up by name when it is given a host name
 import hashlib
 import ssl
 from typing import Any

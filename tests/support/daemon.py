@@ -144,7 +144,9 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(patience_secs)
+            status = self.process.wait(patience_secs)
+            assert "late import" not in self.log, self.log[-4000:]
+            return status
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(10)

@@ -1,11 +1,12 @@
 """The real peers from Debian, each in a scratch directory with a configuration of its own."""
 
 import contextlib
+import grp
 import os
+import pwd
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,14 +148,13 @@ setgid_group = postdrop
 myhostname = {name}
 mydestination =
 mynetworks = 192.0.2.1/32
-inet_interfaces = {address}
+inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 alias_maps =
 alias_database =
 maillog_file = {dir}/log
 maillog_file_prefixes = {dir}
 virtual_mailbox_domains = {domain}
-virtual_mailbox_maps = static:all
 virtual_mailbox_base = {dir}/mail
 virtual_mailbox_maps = static:box/
 virtual_uid_maps = static:{uid}
@@ -168,7 +168,7 @@ smtpd_tls_ask_ccert = yes
 disable_dns_lookups = yes
 """
 MASTER_CF = """\
-smtp inet n - n - - smtpd
+{address}:25 inet n - n - - smtpd
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -191,37 +191,45 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
+_PRIVATE = "incoming active bounce corrupt defer deferred flush hold saved trace private"
+
+
+def _postfix_spool(spool: Path) -> None:
+    """The queue directories as `postfix check` would make them."""
+    drop = grp.getgrnam("postdrop").gr_gid
+    owner = pwd.getpwnam("postfix").pw_uid
+    for name in _PRIVATE.split():
+        (spool / name).mkdir(mode=0o700)
+        os.chown(spool / name, owner, 0)
+    for name, uid, group, mode in (
+        ("public", owner, drop, 0o710),
+        ("maildrop", owner, drop, 0o1730),
+        ("pid", 0, 0, 0o755),
+    ):
+        (spool / name).mkdir()
+        os.chown(spool / name, uid, group)
+        (spool / name).chmod(mode)
+
+
 @contextlib.contextmanager
 def postfix(folder: Path, address: str, domain: str, cert: Path, key: Path) -> Iterator[Mailboxes]:
     """Postfix as the MX of `domain`, on port 25 of a loopback address of its own."""
-    import pwd
-
     owner = pwd.getpwnam("mail")
     for name in ("etc", "spool", "data", "mail"):
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
     shutil.chown(folder / "data", "postfix", "postfix")
     shutil.chown(folder / "mail", "mail", "mail")
+    _postfix_spool(folder / "spool")
     settings = {
         "dir": folder, "name": f"mx.{domain}", "address": address, "domain": domain,
         "uid": owner.pw_uid, "gid": owner.pw_gid, "cert": cert, "key": key,
     }  # fmt: skip
     (folder / "etc/main.cf").write_text(MAIN_CF.format(**settings))
-    (folder / "etc/master.cf").write_text(MASTER_CF)
-    command = ["/usr/sbin/postfix", "-c", str(folder / "etc")]
-    environment = os.environ | {"MAIL_CONFIG": str(folder / "etc")}
-    subprocess.run([*command, "start"], check=True, capture_output=True, env=environment, timeout=60)
-    try:
+    (folder / "etc/master.cf").write_text(MASTER_CF.format(address=address))
+    with foreground(["/usr/lib/postfix/sbin/master", "-d", "-c", str(folder / "etc")], folder / "out"):
         wait_until("postfix's banner", lambda: answers(socket.AF_INET, (address, 25)))
         yield Mailboxes(folder / "mail", Path("/nonexistent"), "box/new/*")
-    finally:
-        subprocess.run([*command, "stop"], check=False, capture_output=True, env=environment, timeout=60)
-        deadline = time.monotonic() + 10
-        while (folder / "spool/pid/master.pid").exists() and time.monotonic() < deadline:
-            if answers(socket.AF_INET, (address, 25)):
-                time.sleep(0.2)
-            else:
-                break
 
 
 @contextlib.contextmanager
