@@ -4,7 +4,7 @@ import email
 import os
 
 import pytest
-from conftest import Failed, envelope
+from queue_rig import Failed, envelope
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Dsn, Notify, Result, Status

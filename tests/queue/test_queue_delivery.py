@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from conftest import BODY, Failed, envelope
+from queue_rig import BODY, Failed, envelope
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Result, Status
@@ -123,7 +123,7 @@ def test_partly_delivered_messages_keep_only_the_rest(rig):
 
 def test_the_bound_of_the_window_holds_and_nothing_is_forgotten(rigs, tmp_path):
     """More mail than memory takes waits in the store, and all of it is delivered."""
-    from conftest import SETTINGS
+    from queue_rig import SETTINGS
     from msgspec.structs import replace
 
     rig = rigs(tmp_path, replace(SETTINGS, max_inflight=100))

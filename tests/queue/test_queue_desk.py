@@ -1,7 +1,7 @@
 """The operator's requests."""
 
 import pytest
-from conftest import BODY, envelope
+from queue_rig import BODY, envelope
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Client, Envelope, Status

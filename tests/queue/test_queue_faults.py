@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from conftest import BODY, Failed, envelope
+from queue_rig import BODY, Failed, envelope
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Dsn, Status

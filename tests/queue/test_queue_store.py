@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import START_MS, envelope
+from queue_rig import START_MS, envelope
 
 from smtpd_ps.queue.store.embedded import EmbeddedStore, NotADatabase, NotOurs
 from smtpd_ps.queue.store.protocol import Damaged, Due, Group, Insert, StoreError, StoreFull
