@@ -123,8 +123,8 @@ def test_partly_delivered_messages_keep_only_the_rest(rig):
 
 def test_the_bound_of_the_window_holds_and_nothing_is_forgotten(rigs, tmp_path):
     """More mail than memory takes waits in the store, and all of it is delivered."""
-    from queue_rig import SETTINGS
     from msgspec.structs import replace
+    from queue_rig import SETTINGS
 
     rig = rigs(tmp_path, replace(SETTINGS, max_inflight=100))
     for number in range(2500):
