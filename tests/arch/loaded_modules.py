@@ -15,17 +15,14 @@ LISTS = Path(__file__).parent / "modules"
 PROCESSES = [process for process in Process if process not in (Process.CLIENT, Process.PARENT)]
 FOLDERS = {Process.AGENT: "agents"}
 
-# Standard modules that are large, or that a process without them cannot misuse.
+# Standard modules that a process without them cannot misuse. Others come and go with versions of Python.
 WATCHED = frozenset(
     (
-        "asyncio", "concurrent", "ctypes", "curses", "dbm", "email", "ftplib", "getpass", "gzip", "hashlib", "hmac",
-        "html", "http", "importlib", "inspect", "json", "logging", "marshal", "multiprocessing", "pdb", "pickle",
-        "pwd", "random", "smtplib", "socketserver", "sqlite3", "ssl", "subprocess", "tempfile", "threading",
-        "tkinter", "unittest", "urllib", "uuid", "xml", "zipfile", "zlib",
+        "asyncio", "ctypes", "email", "http", "multiprocessing", "pickle", "smtplib", "sqlite3", "ssl", "subprocess",
+        "threading", "xml",
     )
 )  # fmt: skip
-# In every interpreter from its start, or by its version rather than by us.
-IGNORED = frozenset(("importlib", "marshal"))
+IGNORED = frozenset(("typing_extensions",))  # msgspec takes it where something else has installed it
 
 _PROGRAM = "import sys; before = set(sys.modules); import {module}; print(*sorted(set(sys.modules) - before))"
 
