@@ -4,17 +4,13 @@ Pure; runs in delivery; handles stored message bytes. Line ends must be CRLF: sm
 else at input, and a spool that was changed by someone else is caught here (THREATS "smuggling").
 """
 
+from smtpd_ps.pure.line_ends import has_bare_line_end
+
 END_OF_DATA = b".\r\n"
 
 
 class BareLineEnd(Exception):
     """The body has a CR or LF that is not part of a CRLF."""
-
-
-def has_bare_line_end(body: bytes) -> bool:
-    """Whether some CR or LF of `body` is not part of a CRLF."""
-    pairs = body.count(b"\r\n")
-    return body.count(b"\n") != pairs or body.count(b"\r") != pairs
 
 
 def stuffed(body: bytes) -> bytes:
@@ -24,7 +20,7 @@ def stuffed(body: bytes) -> bytes:
     """
     if has_bare_line_end(body):
         raise BareLineEnd
-    if b"\r\n." in body:
+    if b"." in body and b"\r\n." in body:
         body = body.replace(b"\r\n.", b"\r\n..")
     if body.startswith(b"."):
         body = b"." + body
@@ -56,7 +52,7 @@ class Stuffer:
             raise BareLineEnd
         dot = self._at_line_start and chunk.startswith(b".")
         self._at_line_start = chunk.endswith(b"\r\n")
-        if b"\r\n." in chunk:
+        if b"." in chunk and b"\r\n." in chunk:
             chunk = chunk.replace(b"\r\n.", b"\r\n..")
         return b"." + chunk if dot else chunk
 

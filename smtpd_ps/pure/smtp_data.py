@@ -8,6 +8,8 @@ whole, never line by line.
 
 from enum import IntFlag
 
+from smtpd_ps.pure.line_ends import has_bare_line_end, has_long_line
+
 MAX_LINE = 65_535  # OpenSMTPD's; RFC 5321 4.5.3.1.6 asks for 998
 
 _END = b"\r\n.\r\n"
@@ -45,8 +47,11 @@ class DataReader:
 
     def feed(self, data: bytes) -> bytes:
         """Take a block; return what it adds to the message. At the end `done` and `rest` are set."""
-        data = self._held + data
-        end = data.find(_END)
+        if self._held:
+            data = self._held + data
+        # Base64 has no dot: one glance then spares the search for the end and for stuffed dots.
+        dot = data.find(b"\r\n.") if b"." in data else -1
+        end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.done = True
             self.rest = data[end + 5 :]
@@ -57,7 +62,7 @@ class DataReader:
             self._held = data[len(data) - keep :] if keep else b""
         if not block:
             return b""
-        if b"\r\n." in block:
+        if 0 <= dot != end:
             block = block.replace(b"\r\n.", b"\r\n")
         if not self._started:
             self._started = True
@@ -70,8 +75,7 @@ class DataReader:
         self.size_bytes += size
         if self.size_bytes > self._max_bytes:
             self.faults |= Fault.TOO_BIG
-        lines = block.count(b"\r\n")
-        if block.count(b"\n") != lines or block.count(b"\r") != lines:
+        if has_bare_line_end(block):
             self.faults |= Fault.BARE
         if b"\0" in block:
             self.faults |= Fault.NUL
@@ -83,8 +87,8 @@ class DataReader:
         else:
             longest = self._line_bytes + block.find(b"\n") + 1
             self._line_bytes = size - last - 1
-            if size > MAX_LINE:
-                longest = max(longest, *(len(line) + 1 for line in block[:last].split(b"\n")))
+            if size > MAX_LINE and has_long_line(block, MAX_LINE):
+                longest = size
         if longest > MAX_LINE:
             self.faults |= Fault.LONG_LINE
 
