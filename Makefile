@@ -18,7 +18,7 @@ venv = .venv-$(version)
 bin = $(venv)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help all demo test check docs interop install clean
+.PHONY: help all demo test test-passlib check docs interop install clean
 
 help: ## say what there is (what `make` alone does)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -32,6 +32,10 @@ demo: $(venv)/.run ## run the server, send a mail through it, show it, and remov
 test: $(venv)/.test ## all tests that need no other mail software; TESTS=tests/pure chooses
 	-@sh .ci/need openssl mksh
 	$(bin)/python -m pytest $(TESTS)
+
+# passlib 1.7.4 has the same import name as libpass: it takes its place in an environment of its own.
+test-passlib: $(venv)-passlib/.test ## the password tests with passlib 1.7.4, which the BSDs' ports have
+	$(venv)-passlib/bin/python -m pytest tests/lookup tests/cli
 
 check: $(venv)/.check ## lint, types, layers, sizes, banned words, shell scripts, manual pages
 	@sh .ci/need shellcheck mandoc
@@ -74,6 +78,13 @@ $(venv)/.run: pyproject.toml | $(bin)/python
 $(venv)/.test: pyproject.toml | $(bin)/python
 	$(editable) '.[test]'
 	@touch $@ $(venv)/.run
+
+$(venv)-passlib/.test: pyproject.toml
+	sh .ci/venv '$(python)' $(venv)-passlib
+	$(venv)-passlib/bin/python -m pip install -qq --config-settings editable_mode=compat -e '.[test]'
+	$(venv)-passlib/bin/python -m pip uninstall -qq -y libpass
+	$(venv)-passlib/bin/python -m pip install -qq passlib==1.7.4
+	@touch $@
 
 $(venv)/.check: pyproject.toml | $(bin)/python
 	$(editable) '.[test,check]'
