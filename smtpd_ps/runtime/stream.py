@@ -1,9 +1,9 @@
 """A byte stream with a remote peer (TCP or Unix socket) in the loop, with or without TLS.
 
-Runs in smtp and delivery; moves bytes of strangers and parses none of them. One recv of at most
-64 KiB a readiness, and all that one loop turn writes goes out with one send. This module does not
-import ssl: a TLS pump, made by runtime/tls.py, is handed to `start_tls`, so that processes
-without TLS never load it.
+Runs in smtp and delivery; moves bytes of strangers and parses none of them. One recv a readiness, of
+at most 64 KiB (256 KiB while more than that is coming in), and all that one loop turn writes goes out
+with one send. This module does not import ssl: a TLS pump, made by runtime/tls.py, is handed to
+`start_tls`, so that processes without TLS never load it.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Protocol
 from smtpd_ps.runtime.loop import Loop, Timer
 
 READ_BYTES = 65_536
+READ_MORE_BYTES = 262_144  # after a read that was filled: a large message costs less in few large blocks
 HANDSHAKE_SECS = 30.0
 CLOSE_SECS = 30.0  # for the peer to take the last bytes after close_when_sent
 LINGER_SECS = 2.0  # to swallow what the peer still sends, so that a reset does not destroy our last reply
@@ -82,7 +83,7 @@ class Stream:
 
     __slots__ = (
         "_closing", "_fd", "_head", "_loop", "_on_close", "_on_data", "_on_tls", "_out", "_paused", "_pump",
-        "_sock", "_swallowed_bytes", "_timer", "_waiting", "closed", "on_drained", "tls", "unsent_bytes",
+        "_read_bytes", "_sock", "_swallowed_bytes", "_timer", "_waiting", "closed", "on_drained", "tls", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +100,7 @@ class Stream:
         self.unsent_bytes = 0
         self._waiting = False  # for writability
         self._paused = False
+        self._read_bytes = READ_BYTES
         self._closing = False
         self.closed = False
         self._pump: Pump | None = None
@@ -200,12 +202,13 @@ class Stream:
 
     def _on_readable(self) -> None:
         try:
-            data = self._sock.recv(READ_BYTES)
+            data = self._sock.recv(self._read_bytes)
         except BlockingIOError:
             return
         except OSError as error:
             self._close(_text(error))
             return
+        self._read_bytes = READ_BYTES if len(data) < READ_BYTES else READ_MORE_BYTES
         if self._pump is None:
             if data:
                 self._on_data(data)

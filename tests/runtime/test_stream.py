@@ -67,6 +67,24 @@ def test_data_is_delivered(loop: Loop, pair: tuple[Side, socket.socket]) -> None
     until(loop, lambda: side.got == b"EHLO x\r\n")
 
 
+def test_more_is_read_at_once_where_more_comes(loop: Loop) -> None:
+    """After a read that was filled comes a larger one; when the peer slows down, the size is as before."""
+    ours, theirs = socket.socketpair()
+    blocks: list[int] = []
+    stream = Stream(loop, ours, lambda data: blocks.append(len(data)), lambda _reason: None)
+    theirs.send(b"x" * 150_000)
+    loop.turn(1)
+    loop.turn(1)
+    theirs.send(b"QUIT\r\n")
+    loop.turn(1)
+    theirs.send(b"y" * 100_000)
+    loop.turn(1)
+    most = stream_module.READ_BYTES
+    assert blocks == [most, 150_000 - most, 6, most]
+    stream.abort()
+    theirs.close()
+
+
 def test_writes_of_a_turn_go_out_together(loop: Loop) -> None:
     """All writes of one turn make one send: a packet socket shows them as one packet."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
