@@ -80,11 +80,16 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Others have their turn: call `go_on` in a later one, once the client has taken most of its replies."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close the connection when all is sent."""
 
 
-Action = bytes | str | m.Message | StartTls | WriteBody | Wait | Close
+Action = bytes | str | m.Message | StartTls | WriteBody | Wait | Rest | Close
 """bytes: send them. str: log that line. A message: send it to the process it has a route to."""
 
 

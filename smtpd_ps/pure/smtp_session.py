@@ -13,13 +13,24 @@ from smtpd_ps.pure.address import domain_valid
 from smtpd_ps.pure.received import protocol, received_header
 from smtpd_ps.pure.smtp_commands import COMMANDS, authenticate, password_given, user_given
 from smtpd_ps.pure.smtp_intake import Intake
-from smtpd_ps.pure.smtp_service import EXPECTED, Action, Phase, StartTls, State, UnexpectedAnswer, Wait, WriteBody
+from smtpd_ps.pure.smtp_service import (
+    EXPECTED,
+    Action,
+    Phase,
+    Rest,
+    StartTls,
+    State,
+    UnexpectedAnswer,
+    Wait,
+    WriteBody,
+)
 from smtpd_ps.pure.smtp_session_base import SessionBase
 from smtpd_ps.pure.smtp_transaction import Transaction
 
 MAX_COMMAND = 2047  # OpenSMTPD's; RFC 5321 4.5.3.1.4 asks for 512
 MAX_WAITING = 4096  # command bytes kept while an answer is due; beyond it the client waits
 MAX_RCPT_IN_FLIGHT = 64
+MAX_ACTIONS = 64  # in one go: a segment full of commands holds up nobody else, nor grows a mountain of replies
 _NO_DSN = Dsn()  # DSN is not offered yet
 
 
@@ -112,6 +123,13 @@ class ServerSession(SessionBase):
             self.refuse(say.AUTH_FAILED)
             if self._auth_tries >= self.service.settings.max_auth_tries:
                 self.end("too many authentication failures", say.TOO_MANY_AUTH)
+            self._run()
+        return self._take()
+
+    def go_on(self) -> list[Action]:
+        """The answer to `Rest`."""
+        self._resting = False
+        if self._buffer:
             self._run()
         return self._take()
 
@@ -225,6 +243,8 @@ class ServerSession(SessionBase):
     @property
     def wants_data(self) -> bool:
         """Whether more bytes may come; if not, reading pauses until they may."""
+        if self._resting:
+            return False
         if len(self._buffer) - self._at >= MAX_WAITING:
             return self.waits_for_client
         return self.state is not State.FILE_WAIT
@@ -243,7 +263,11 @@ class ServerSession(SessionBase):
                     break
                 buffer, at = rest, 0
                 continue
-            if not self.state.reads_lines or at >= len(buffer):
+            if not self.state.reads_lines or at >= len(buffer) or self._resting:
+                break
+            if len(self._out) >= MAX_ACTIONS:
+                self._resting = True
+                self._out.append(Rest())
                 break
             end = buffer.find(b"\r\n", at)
             if self.in_flight and not (at + 5 < end <= at + MAX_COMMAND and self._may_pipeline(buffer[at : at + 5])):

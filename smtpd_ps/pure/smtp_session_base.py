@@ -14,7 +14,7 @@ class SessionBase:
 
     __slots__ = (
         "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_out",
-        "_peer_known", "_text", "_transactions",
+        "_peer_known", "_resting", "_text", "_transactions",
         "active", "address", "authenticated", "extended", "finished", "helo", "id", "mails", "name", "phase",
         "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
@@ -43,6 +43,7 @@ class SessionBase:
         self._draining = False
         self._buffer = b""
         self._at = 0  # what is before it in the buffer was handled
+        self._resting = False  # between Rest and go_on
         self._bad_line = False  # a bare LF in a line whose CRLF has not come
         self._text = ""  # the command, for the log
         self._out: list[Action] = []

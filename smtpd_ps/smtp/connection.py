@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.pure.smtp_service import Action, Close, StartTls, State, Wait, WriteBody
+from smtpd_ps.pure.smtp_service import Action, Close, Rest, StartTls, State, Wait, WriteBody
 from smtpd_ps.pure.smtp_session import ServerSession
 from smtpd_ps.runtime.stream import PlaintextWaiting, Stream, TlsInfo
 
@@ -25,7 +25,7 @@ MAX_UNSENT_BYTES = 65_536  # replies that the client does not read; beyond it we
 class Connection:
     """Lives until its session is finished and its stream is closed."""
 
-    __slots__ = ("_file", "_paused", "_server", "idle_ticks", "session", "stream")
+    __slots__ = ("_file", "_paused", "_rests", "_server", "idle_ticks", "session", "stream")
 
     def __init__(self, server: SmtpServer, sock: socket.socket, session: ServerSession) -> None:
         self._server = server
@@ -33,6 +33,7 @@ class Connection:
         self.stream: Stream | None = Stream(server.loop, sock, self._on_data, self._on_close)
         self.idle_ticks = 0
         self._paused = False
+        self._rests = False  # until the client has read
         self._file = -1  # descriptor of the spool file
 
     def _on_data(self, data: bytes) -> None:
@@ -73,6 +74,16 @@ class Connection:
     def _wait_over(self) -> None:
         self.perform(self.session.wait_over())
 
+    def _rest(self, _action: Rest) -> None:
+        self._server.loop.call_soon(self._rested)
+
+    def _rested(self) -> None:
+        stream = self.stream
+        if stream is not None and stream.unsent_bytes > MAX_UNSENT_BYTES:
+            self._rests = True
+        elif stream is not None:
+            self.perform(self.session.go_on())
+
     def _throttle(self, stream: Stream) -> None:
         """Read only while what comes can be kept small."""
         session = self.session
@@ -91,7 +102,10 @@ class Connection:
 
     def look_again(self) -> None:
         """Something that may have stopped the reading has changed."""
-        if self.stream is not None:
+        if self._rests:
+            self._rests = False
+            self._rested()
+        elif self.stream is not None:
             self._throttle(self.stream)
 
     # TLS.
@@ -159,6 +173,7 @@ _SPECIAL: dict[type, Callable[[Connection, Any], None]] = {
     m.CommitFile: Connection._commit_file,
     m.Abort: Connection._abort,
     Wait: Connection._wait,
+    Rest: Connection._rest,
     Close: Connection._close_stream,
 }
 """How the rarer actions are carried out; other messages are sent."""

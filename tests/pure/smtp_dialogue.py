@@ -38,7 +38,7 @@ import msgspec
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ListenerSettings, SmtpSettings
-from smtpd_ps.pure.smtp_service import Action, Close, Service, StartTls, Wait, WriteBody
+from smtpd_ps.pure.smtp_service import Action, Close, Rest, Service, StartTls, Wait, WriteBody
 from smtpd_ps.pure.smtp_session import ServerSession
 
 DIALOGS = Path(__file__).parent.parent / "dialogs"
@@ -122,6 +122,8 @@ class FakeWorld:
                 case Wait():
                     assert 0 <= action.secs <= 1
                     self.waiting += 1
+                case Rest():
+                    self._later("rest", self.session.go_on)
                 case Close():
                     self.closed = True
                 case _:

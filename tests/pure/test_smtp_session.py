@@ -11,7 +11,7 @@ from smtp_dialogue import FakeWorld, make_service
 from smtpd_ps.contract import messages as m
 from smtpd_ps.pure.smtp_replies import MAX_TEXT, quoted, reply
 from smtpd_ps.pure.smtp_service import State, UnexpectedAnswer
-from smtpd_ps.pure.smtp_session import MAX_WAITING, ServerSession
+from smtpd_ps.pure.smtp_session import MAX_ACTIONS, MAX_WAITING, ServerSession
 
 REPLY = re.compile(rb"(?:[2-5][0-9][0-9][ -][ -~]*\r\n)*")
 
@@ -84,6 +84,32 @@ def test_a_flood_of_commands_while_an_answer_is_due_stops_the_reading() -> None:
     assert not world.session.wants_data
     world.release("rcpt")
     assert world.session.wants_data
+
+
+def test_a_segment_full_of_commands_rests_between() -> None:
+    """Others have their turn after MAX_ACTIONS; no byte is read and no line is handled meanwhile."""
+    world = FakeWorld(make_service(), hold={"rest"})
+    world.start()
+    world.say(b"EHLO x\r\n")
+    world.lines()
+    world.say(b"NOOP\r\n" * (2 * MAX_ACTIONS + 1) + b"QUIT\r\n")
+    for expected in (MAX_ACTIONS, MAX_ACTIONS):
+        assert not world.session.wants_data
+        assert world.lines() == ["250 2.0.0 Ok"] * expected
+        world.release("rest")
+    assert world.lines() == ["250 2.0.0 Ok", "221 2.0.0 Bye"]
+    assert world.closed
+
+
+def test_a_session_may_end_while_it_rests() -> None:
+    """The client leaves, or the daemon stops: nothing of what waited is handled."""
+    world = FakeWorld(make_service(), hold={"rest"})
+    world.start()
+    world.say(b"EHLO x\r\n" + b"NOOP\r\n" * 1000)
+    world.do(world.session.disconnected(""))
+    world.release("rest")
+    assert world.session.finished
+    assert len(world.lines()) < MAX_ACTIONS + 10
 
 
 @pytest.mark.parametrize("number", [-1, 1, 5])
