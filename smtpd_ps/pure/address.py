@@ -93,7 +93,7 @@ def parse_path(path: str, default_domain: str, null_allowed: bool = False) -> st
     and one that ends in "@", get `default_domain`. Raises AddressError.
     """
     local, domain = split(path)
-    if ":" in local:
+    if local[:1] == "@" and ":" in local:
         local = local.partition(":")[2]
     if not local:
         if null_allowed and not domain:

@@ -58,6 +58,8 @@ def test_null_sender(path: str) -> None:
     [
         "@example.com",
         "@a.example:c",
+        "a:b@example.com",
+        "%{sender:raw}@example.com",
         '"a b"@example.com',
         '"quoted"@example.com',
         ".a@x",
