@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if configuration is None:
         return 1
     if parsed.check_only:
+        if options.verbose:
+            _show(configuration)
         return check_pairs(configuration)
     refusal = refuse_start(options)
     if refusal:
@@ -70,13 +72,22 @@ def read_configuration(options: Options) -> Configuration | None:
         _print(error.problems)
         return None
     problems = check_files(configuration)
-    _print((*configuration.warnings, *problems))
+    _print((*configuration.warnings, *(configuration.unused_macros if options.verbose else ()), *problems))
     return None if any(not problem.warning for problem in problems) else configuration
 
 
 def _print(problems: Sequence[Problem]) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
+
+
+def _show(configuration: Configuration) -> None:
+    """The configuration as understood on standard output, which then is a configuration itself."""
+    from smtpd_ps.config.print import print_configuration  # for this only; the daemon's parent stays small
+
+    sys.stdout.flush()
+    sys.stdout.buffer.write(print_configuration(configuration).encode(errors="surrogateescape"))
+    sys.stdout.buffer.flush()
 
 
 def check_pairs(configuration: Configuration) -> int:
@@ -94,7 +105,7 @@ def check_pairs(configuration: Configuration) -> int:
             found = 1
             _print([Problem(pki.where.path, pki.where.line, f'pki "{pki.name}": {text}')])
     if not found:
-        print("configuration OK")
+        print("configuration OK", file=sys.stderr)
     return found
 
 
@@ -123,8 +134,8 @@ def start(options: Options, slices: Slices) -> int:
         print(f"smtpd_ps: {error}", file=sys.stderr)
         return 1
     detach = _Detach() if not options.foreground else None
-    Path(state.pid_file).write_text(f"{os.getpid()}\n", encoding="ascii")
     log = Log(Process.PARENT, options.log_to_stderr, options.verbose)
+    _write_pid(state.pid_file, log)
     set_title("parent")
     if options.unprivileged:
         log.warning("unprivileged mode: processes share one user, nothing is chrooted; not for real mail")
@@ -142,8 +153,23 @@ def start(options: Options, slices: Slices) -> int:
         return daemon.run()
     finally:
         for path in (state.pid_file, state.control_socket, state.submission_socket):
-            Path(path).unlink(missing_ok=True)
+            _remove(path, log)
         os.close(lock)
+
+
+def _write_pid(path: str, log: Log) -> None:
+    """On a full disk the daemon starts all the same: what it delivers makes room."""
+    try:
+        Path(path).write_text(f"{os.getpid()}\n", encoding="ascii")
+    except OSError as error:
+        log.warning(f"no pid file: {error}")
+
+
+def _remove(path: str, log: Log) -> None:
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:  # the file system became read-only
+        log.warning(f"left behind: {error}")
 
 
 def _lock(state: StatePaths) -> int:

@@ -6,8 +6,9 @@ from pathlib import Path
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Process
 from smtpd_ps.queue.core import Queue
+from smtpd_ps.queue.reserve import Reserve
 from smtpd_ps.queue.shared import Peers, Shared
-from smtpd_ps.queue.spool import open_spool
+from smtpd_ps.queue.spool import RESERVE, open_spool
 from smtpd_ps.queue.store.embedded import warm_up
 from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.runtime.child import Child
@@ -28,7 +29,7 @@ def main() -> None:
     peers = Peers()
     shared = Shared(
         child.setup.settings, store, bodies, peers, child.loop, child.log,
-        lambda: time.time_ns() // 1_000_000, child.fail,
+        lambda: time.time_ns() // 1_000_000, child.fail, Reserve(directory / RESERVE),
     )  # fmt: skip
     queue = Queue(shared)
     peers.smtp = {0: child.channel(Process.SMTP, queue.smtp_handlers(0))}
@@ -45,7 +46,10 @@ def main() -> None:
         queue.drain(lambda: child.parent.send(m.Drained()))
 
     child.serve({m.Drain: drain})
-    store.close()
+    try:
+        store.close()
+    except StoreError as error:  # what was committed is in the log of the database
+        child.log.error(f"cannot close the spool: {error}")
 
 
 if __name__ == "__main__":

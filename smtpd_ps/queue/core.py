@@ -16,7 +16,7 @@ from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.queue.window import Window
 
 BLOCKED_MS = 10  # until looking again whether delivery takes more
-RELOAD_SECS = 1.0  # after the store failed to say what is due
+RELOAD_MS = 1000  # after the store failed to say what is due
 # To wait for outcomes. Delivery is drained before queue, so what it has not answered by then it
 # did not begin; it is tried again after the start.
 DRAIN_SECS = 1.0
@@ -38,6 +38,7 @@ class Queue:
         self.dispatcher = Dispatcher(shared, self.window, self.committer, self.notices, self.wake)
         self.desk = Desk(shared, self.window, self.committer, self.wake)
         self._alarm_ms: int | None = None
+        self._reload_ms = 0  # not before, where the store failed
         self._drained: Callable[[], None] | None = None
         self._drain_until_ms = 0
 
@@ -52,6 +53,8 @@ class Queue:
             self._s.log.info(f"removed {swept} body files of messages that were never accepted")
         self._s.counters.envelopes = self._s.store.count_envelopes()
         self._s.log.info(f"queue holds {self._s.counters.envelopes} envelopes")
+        if self._s.reserve is not None:
+            self._s.reserve.keep()
         self.intake.start()
         self.wake()
 
@@ -107,14 +110,16 @@ class Queue:
         self.committer.run()
         now_ms = self._s.now_ms()
         self._alarm_ms = self._alarm_ms if self._alarm_ms is not None and self._alarm_ms > now_ms else None
-        if not self.dispatcher.stopped and self.window.wanting(now_ms):
+        failed_lately = 0 < self._reload_ms - now_ms <= RELOAD_MS
+        if not self.dispatcher.stopped and not failed_lately and self.window.wanting(now_ms):
             try:
                 self.window.refill(now_ms)
                 if self.window.wanting(now_ms):
                     self._s.timers.call_later(0, self.wake)
             except StoreError as error:
                 self._s.log.error(f"cannot read what is due: {error}")
-                self._set_alarm(now_ms + int(RELOAD_SECS * 1000), now_ms)
+                self._reload_ms = now_ms + RELOAD_MS
+                self._set_alarm(self._reload_ms, now_ms)
         self.dispatcher.run()
         if self._drained is not None:
             self._check_drained(now_ms)

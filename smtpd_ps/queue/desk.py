@@ -11,7 +11,7 @@ from smtpd_ps.contract.values import INLINE_BODY_BYTES, envelope_id_text, messag
 from smtpd_ps.queue.group import Committer
 from smtpd_ps.queue.shared import Shared
 from smtpd_ps.queue.show import envelope_text, queue_row, status_text
-from smtpd_ps.queue.store.protocol import Damaged, Loaded, StoreError
+from smtpd_ps.queue.store.protocol import Damaged, Loaded, StoreError, StoreFull
 from smtpd_ps.queue.store.records import DamagedRecord, StoredMessage
 from smtpd_ps.queue.window import Held, Window
 
@@ -191,7 +191,12 @@ class Desk:
             if not held.gone:
                 self._hurry(held)
         while more:
-            count, after = self._s.store.hurry(after, STEP * 5, now_ms)
+            try:
+                count, after = self._s.store.hurry(after, STEP * 5, now_ms)
+            except StoreFull:
+                if self._s.reserve is None or not self._s.reserve.release():
+                    raise
+                continue  # the room kept back is for this too: what is delivered makes more
             more = bool(after)
             self._window.look_again()
             self._wake()

@@ -20,6 +20,7 @@ JOIN_MS = 50
 RETRY_SECS = 1.0
 IDLE_SECS = 2.0
 MAX_DIRTY = 256  # changes do not wait longer than it takes to gather these
+FAILING_CHANGES = 32  # at a time after a failure: what the reserve has room for
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 FULL = (452, "4.3.1 Insufficient system storage")
@@ -82,9 +83,7 @@ class Committer:
         if not self._dirty:
             self._dirty_since_ms = self._s.now_ms()
         self._dirty[held.message.msgid] = held
-        if not self._waiting:
-            self._waiting = True
-            self._s.timers.call_later(JOIN_MS / 1000, self._ripen)
+        self._ripen_later(JOIN_MS / 1000)
 
     def discard(self, msgid: int) -> None:
         """Remove a damaged message."""
@@ -96,13 +95,17 @@ class Committer:
         self._due = True
         self._wake()
 
+    def _ripen_later(self, secs: float) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._s.timers.call_later(secs, self._ripen)
+
     def _ripen(self) -> None:
         self._waiting = False
         if self._dirty:
             left_ms = JOIN_MS - (self._s.now_ms() - self._dirty_since_ms)
             if 0 < left_ms <= JOIN_MS and not self._failing:  # the older changes found company
-                self._waiting = True
-                self._s.timers.call_later(left_ms / 1000, self._ripen)
+                self._ripen_later(left_ms / 1000)
                 return
         self._due = True
         self._wake()
@@ -119,8 +122,12 @@ class Committer:
         if not (self._new or self._due or (len(self._dirty) >= MAX_DIRTY and not self._failing)):
             return
         self._due = False
-        new, self._new, self._ours = self._ours + self._new, [], []
         dirty, self._dirty = self._dirty, {}
+        if self._failing and not self._ours and len(dirty) > FAILING_CHANGES:
+            some = list(dirty)[:FAILING_CHANGES]
+            dirty, self._dirty = {msgid: dirty.pop(msgid) for msgid in some}, dirty
+            self._ripen_later(0)
+        new, self._new, self._ours = self._ours + self._new, [], []
         if any(one.message.in_file for one in new):
             new = self._seal(new)
         updates = [held.message for held in dirty.values() if held.message.envelopes]
@@ -172,7 +179,9 @@ class Committer:
             one.done(reply)
 
     def _succeeded(self, new: list[_New], dirty: dict[int, Held], removed: list[StoredMessage]) -> None:
-        self._failing = False
+        if self._failing and not self._dirty:
+            self._failing = False
+            self._tidy_store(idle=True)  # what became free is used before the file grows further
         counters = self._s.counters
         for one in new:
             message = one.message
@@ -189,9 +198,10 @@ class Committer:
         for held in dirty.values():
             if not held.gone:
                 self._window.settle(held)
-        after, self._after = self._after, []
-        for callback in after:
-            callback()
+        if not self._dirty:
+            after, self._after = self._after, []
+            for callback in after:
+                callback()
         self._tidy()
 
     def _failed(self, error: StoreError, new: list[_New], dirty: dict[int, Held]) -> None:
@@ -206,11 +216,15 @@ class Committer:
                 self._clean_up(one.message)
             elif not self._is_stored(one.message):
                 self._ours.append(one)
-        self._dirty = dirty
+        self._dirty = dirty | self._dirty
         self._failing = True
-        if not self._waiting:
-            self._waiting = True
-            self._s.timers.call_later(RETRY_SECS, self._ripen)
+        changes = bool(self._dirty or self._ours or self._discarded)
+        reserve = self._s.reserve
+        if changes and isinstance(error, StoreFull) and reserve is not None and reserve.release():
+            self._s.log.warning("the room kept back is used to write down what was delivered")
+            self._due = True
+            self._wake()
+        self._ripen_later(RETRY_SECS)
 
     def _clean_up(self, message: StoredMessage) -> None:
         if message.in_file and not self._is_stored(message, doubt=True):
@@ -244,6 +258,8 @@ class Committer:
             return
         self._idle_armed = False
         self._tidy_store(idle=True)
+        if self._s.reserve is not None:
+            self._s.reserve.keep()
 
     def _tidy_store(self, idle: bool) -> None:
         try:

@@ -15,6 +15,7 @@ from smtpd_ps.pure.scheduler_times import Curve, curve
 from smtpd_ps.queue.bodies import BodyFiles
 from smtpd_ps.queue.counters import Counters
 from smtpd_ps.queue.ids import IdSpace, OwnIds
+from smtpd_ps.queue.reserve import Reserve
 from smtpd_ps.queue.store.protocol import Store
 from smtpd_ps.queue.store.records import StoredEnvelope
 
@@ -82,6 +83,7 @@ class Shared:
     log: Logger
     now_ms: Callable[[], int]
     fail: Callable[[str], NoReturn]
+    reserve: Reserve | None = None
     ids: IdSpace = field(init=False)
     own_ids: OwnIds = field(init=False)
     counters: Counters = field(default_factory=Counters)

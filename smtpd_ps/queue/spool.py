@@ -15,6 +15,7 @@ from smtpd_ps.queue.store.protocol import Store
 
 DATABASE = "queue.db"
 BODIES = "bodies"
+RESERVE = "reserve"
 
 
 def open_spool(directory: Path, log: Logger) -> tuple[Store, BodyFiles]:

@@ -1,12 +1,14 @@
 """Faults: a failing store, a full disk, damaged entries, peers that break the contract."""
 
 import os
+import sqlite3
 
 import pytest
 from queue_rig import BODY, Failed, envelope
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Dsn, Status
+from smtpd_ps.queue.reserve import RESERVE_BYTES, Reserve
 from smtpd_ps.queue.spool import open_spool
 from smtpd_ps.queue.store.protocol import StoreError, StoreFull
 
@@ -30,6 +32,26 @@ def test_a_failing_commit_refuses_new_mail_for_now(rig, monkeypatch, error, code
     assert rig.smtp.take(m.Committed)[0].code == 250
 
 
+def test_a_database_that_cannot_be_opened_again_is_a_fault_for_now(rig, monkeypatch):
+    """After an I/O error on a file system that is read-only now: 451, and no exception but StoreError."""
+    opening = os.open
+
+    def read_only(path, flags, *more, **named):
+        if str(path).endswith("queue.db"):
+            raise OSError(30, "Read-only file system")
+        return opening(path, flags, *more, **named)
+
+    with monkeypatch.context() as patch:
+        with pytest.raises(StoreError):
+            rig.store._failed(sqlite3.OperationalError("disk I/O error"))
+        patch.setattr(os, "open", read_only)
+        rig.accept()
+        assert rig.smtp.take(m.Committed)[0].code == 451
+        assert rig.log.has("Read-only file system")
+    rig.accept()
+    assert rig.smtp.take(m.Committed)[0].code == 250
+
+
 def test_outcomes_are_kept_while_the_store_fails(rig, monkeypatch):
     """A delivered message is not delivered again because its removal had to wait."""
     rig.accept()
@@ -42,6 +64,56 @@ def test_outcomes_are_kept_while_the_store_fails(rig, monkeypatch):
     assert len(rig.stored()) == 1
     rig.timers.advance(1100)
     assert not rig.stored()
+
+
+def test_the_reserve_lets_a_full_disk_drain(rig, monkeypatch):
+    """Without room to write removals down, nothing would ever become free: the room kept back serves for that."""
+    rig.shared.reserve = reserve = Reserve(rig.directory / "reserve")
+    reserve.keep()
+    assert (rig.directory / "reserve").stat().st_blocks * 512 >= RESERVE_BYTES
+    for _ in range(100):
+        rig.accept()
+    jobs = rig.jobs()
+    write, sizes = rig.store.write, []
+
+    def full(group):
+        if reserve.kept or group.inserts or len(group.removals) > 40:
+            raise StoreFull("full")
+        sizes.append(len(group.removals))
+        write(group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.store, "write", full)
+        rig.answer(jobs, Status.OK)
+        done = []
+        rig.queue.committer.after(lambda: done.append(len(rig.stored())))
+        rig.timers.advance(200)
+        assert not rig.stored()
+        assert sum(sizes) == 100
+        assert done == [0], "said before all was durable"
+        assert not (rig.directory / "reserve").exists()
+    rig.accept()
+    assert rig.smtp.take(m.Committed)[-1].code == 250
+    rig.timers.advance(5000)
+    assert reserve.kept and (rig.directory / "reserve").exists()
+
+
+def test_no_reserve_where_there_is_no_room(tmp_path, monkeypatch):
+    """It is tried again later, and leaves no half of itself."""
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    reserve = Reserve(tmp_path / "reserve")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        reserve.keep()
+        assert not reserve.kept and not reserve.release()
+        assert os.listdir(tmp_path) == []
+        patch.delattr(os, "posix_fallocate")
+        reserve.keep()  # as on a system without it
+        assert (tmp_path / "reserve").stat().st_size == RESERVE_BYTES
+    assert reserve.release() and not reserve.release()
 
 
 def test_a_large_body_of_a_refused_message_is_removed(rig, monkeypatch):

@@ -43,7 +43,14 @@ def cli(module: str, *words: str, **more: object) -> subprocess.CompletedProcess
 class Daemon:
     """One daemon with its own state directory; `config` may use {port}, {port2} and {dir}."""
 
-    def __init__(self, config: str, *, resolver: str = "127.0.0.1:9", options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        config: str,
+        *,
+        resolver: str = "127.0.0.1:9",
+        options: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),  # a command that becomes the daemon, such as prlimit
+    ) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="smtpd_ps-test-", dir="/var/tmp"))
         self.dir.chmod(0o755)
         self.state = self.dir / "state"
@@ -53,6 +60,7 @@ class Daemon:
         self.config = config
         self.resolver = resolver
         self.options = options
+        self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
 
     def write_config(self) -> None:
@@ -63,7 +71,8 @@ class Daemon:
     def start(self, wait: bool = True) -> "Daemon":
         """Start; returns when it greets."""
         self.write_config()
-        argv = [sys.executable, "-I", "-m", "smtpd_ps.cli.smtpd_ps", "-d", "-v", "-f", str(self.config_path)]
+        argv = [*self.prefix, sys.executable, "-I", "-m", "smtpd_ps.cli.smtpd_ps"]
+        argv += ["-d", "-v", "-f", str(self.config_path)]
         argv += ["--state-dir", str(self.state), "--resolver", self.resolver, *self.options]
         if os.getuid() != 0:
             argv.append("--unprivileged")

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ class Behaviour:
     rcpt: dict[str, str] = field(default_factory=dict)  # recipient -> reply
     data: str = "250 2.0.0 taken"
     extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "SIZE 36700160")
+    slow_secs: float = 0.0  # before the reply to a message
 
 
 class Sink:
@@ -87,6 +89,7 @@ class Sink:
                     continue
                 write(b"354 go\r\n")
                 data = self._data(handler)
+                time.sleep(self.behaviour.slow_secs)
                 taken = self.behaviour.data.startswith("2")
                 if taken:
                     with self._lock:

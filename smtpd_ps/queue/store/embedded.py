@@ -75,7 +75,10 @@ class EmbeddedStore:
     # Opening.
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:  # a read-only file system, or no descriptor left
+            raise StoreError(f"{self._path}: {os.strerror(error.errno or 0)}") from None
         db: sqlite3.Connection | None = None
         try:
             db = sqlite3.connect(self._path, isolation_level=None, cached_statements=64, timeout=0)
