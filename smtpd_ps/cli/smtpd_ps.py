@@ -135,6 +135,7 @@ def start(options: Options, slices: Slices) -> int:
         return 1
     detach = _Detach() if not options.foreground else None
     log = Log(Process.PARENT, options.log_to_stderr, options.verbose)
+    sys.excepthook = log.uncaught
     _write_pid(state.pid_file, log)
     set_title("parent")
     if options.unprivileged:

@@ -75,7 +75,7 @@ class Agents:
         user = self._user(action.user or request.user)
         mailbox = self._open_mbox(user) if action.kind == "mbox" else None
         common, settings = self._plan(action, user, mailbox is not None)
-        pid, ours = spawn(Process.AGENT)
+        pid, ours = spawn(Process.AGENT, self.foreground)
         agent = _Agent(pid, user.pw_name, action.name)
         self.running[pid] = agent
         theirs_a, theirs_d = socket.socketpair()

@@ -70,7 +70,7 @@ class Children:
         self._pairs = _make_pairs()
         self._patience = self.loop.call_later(READY_TIMEOUT_SECS, self._not_ready)
         for process in CHILDREN:
-            pid, sock = spawn(process)
+            pid, sock = spawn(process, plans[process].common.foreground)
             self.by_process[process] = Child(process, pid, self._channel(process, sock), plans[process])
         self._set_up(self.by_process[Process.KEYS])
 

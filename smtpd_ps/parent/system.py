@@ -82,7 +82,7 @@ class SystemAuth:
             return
         ours, theirs = socket.socketpair()
         try:
-            pid = spawn_module("smtpd_ps.parent.system_auth", theirs)
+            pid = spawn_module("smtpd_ps.parent.system_auth", theirs, keep_stderr=False)
         except OSError as error:
             self.log.error(f"cannot start the password check: {error}")
             ours.close()

@@ -79,6 +79,7 @@ class Child:
             if not isinstance(setup, _SETUPS[process]):
                 raise ContractViolation(f"the second message is not {_SETUPS[process].__name__}")
             child = cls(process, channel, common, setup)
+            sys.excepthook = child.log.uncaught
             child._receive_descriptors()
             set_title(f"agent {common.user}" if process is Process.AGENT else process.title)
         except (ContractViolation, EOFError, OSError) as error:

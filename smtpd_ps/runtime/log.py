@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from enum import IntEnum
+from types import TracebackType
 
 from smtpd_ps.contract.values import Process
 
@@ -68,6 +69,14 @@ class Log:
         """Only with -v or `log verbose`."""
         if self.verbose:
             self._write(Level.DEBUG, text)
+
+    def uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """For sys.excepthook: what nobody caught goes where an operator looks, a line a frame."""
+        self.critical(f"{kind.__name__}: {error}")
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            self.critical(f"Traceback: {code.co_filename}:{trace.tb_lineno} {code.co_name}")
+            trace = trace.tb_next
 
     def _write(self, level: Level, text: str) -> None:
         line = f"{self.process.title}: {escape(text)}"

@@ -31,8 +31,11 @@ def python_argv(module: str) -> list[str]:
     return [sys.executable, "-I", "-X", "utf8", "-m", module]
 
 
-def spawn_module(module: str, channel: socket.socket) -> int:
-    """Run `module` with `channel` as descriptor 3; the pid. Raises OSError."""
+def spawn_module(module: str, channel: socket.socket, keep_stderr: bool) -> int:
+    """Run `module` with `channel` as descriptor 3; the pid. Raises OSError.
+
+    Unless `keep_stderr`, nothing of the caller's terminal or pipes stays open in the child.
+    """
     high = fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
     null = os.open(os.devnull, os.O_RDWR)
     null_high = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
@@ -42,7 +45,10 @@ def spawn_module(module: str, channel: socket.socket) -> int:
             sys.executable,
             python_argv(module),
             ENVIRONMENT,
-            file_actions=[(os.POSIX_SPAWN_DUP2, null_high, 0), (os.POSIX_SPAWN_DUP2, high, PARENT_FD)],
+            file_actions=[
+                *((os.POSIX_SPAWN_DUP2, null_high, fd) for fd in ((0,) if keep_stderr else (0, 1, 2))),
+                (os.POSIX_SPAWN_DUP2, high, PARENT_FD),
+            ],
             setsigmask=(),
         )
     finally:
@@ -50,11 +56,11 @@ def spawn_module(module: str, channel: socket.socket) -> int:
         os.close(null_high)
 
 
-def spawn(process: Process) -> tuple[int, socket.socket]:
+def spawn(process: Process, keep_stderr: bool) -> tuple[int, socket.socket]:
     """Start `process`: its pid, and the parent's end of its channel. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        pid = spawn_module(_MODULES[process], theirs)
+        pid = spawn_module(_MODULES[process], theirs, keep_stderr)
     except OSError:
         ours.close()
         raise
