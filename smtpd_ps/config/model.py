@@ -82,6 +82,7 @@ class Listener:
 
     target: str  # as written
     addresses: tuple[str, ...]
+    family: int  # 4 or 6, 0 for both
     port: int
     tls: TlsOffer
     pki: tuple[str, ...]

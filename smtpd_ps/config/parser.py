@@ -218,10 +218,10 @@ class Parser:
             self.report(token, f"{what} is longer than {longest} bytes")
         return self.advance().text
 
-    def name(self, what: str, *, blanks: bool = False) -> str:
+    def name(self, what: str, longest: int = MAX_NAME, *, blanks: bool = False) -> str:
         """A value that is not empty and, unless they are allowed, has no blanks."""
         token = self.peek()
-        text = self.string(what)
+        text = self.string(what, longest)
         if not text.strip():
             self.report(token, f"{what} may not be empty")
         elif not blanks and any(char.isspace() for char in text):

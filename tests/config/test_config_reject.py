@@ -140,6 +140,7 @@ ACTION = [
     ("action a maildir userbase <file>", "4: userbase is not supported yet"),
     ("action a maildir wrapper w", "1: wrapper is not supported yet"),
     ('action a maildir ""', "1: the path of a maildir may not be empty"),
+    (f"action a maildir {'m' * 1023}", "1: the path of a maildir is longer than 1024 bytes"),
     ('action a maildir "%{usr}"', '1: %{usr}: usr is not known'),
     ('action a maildir "%{dest:upcase}"',
      "1: %{dest:upcase}: upcase is not a modifier"),

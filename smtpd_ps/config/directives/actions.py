@@ -38,6 +38,8 @@ def maildir(p: Parser) -> Method:
         p.report(token, str(error))
     if not path.startswith(("/", "~/", "%{user.directory}")):
         path = f"~/{path}"  # OpenSMTPD's MDA runs in the user's home
+        if len(path.encode(errors="replace")) > MAX_PATH:
+            p.report(token, f"the path of a maildir is longer than {MAX_PATH} bytes")
     return Maildir(path)
 
 
@@ -49,7 +51,7 @@ def mbox(_p: Parser) -> Method:
 def lmtp(p: Parser) -> Method:
     """`lmtp destination [rcpt-to]`."""
     token = p.peek()
-    destination = p.name("an absolute socket path or host:port")
+    destination = p.name("an absolute socket path or host:port", MAX_PATH)
     if destination.startswith("/"):
         if len(destination.encode()) > MAX_SOCKET_PATH:
             p.report(token, f"the path of a socket has at most {MAX_SOCKET_PATH} bytes")

@@ -66,6 +66,7 @@ def listen(p: Parser) -> None:
         Listener(
             target,
             addresses,
+            draft.family,
             port,
             draft.tls or "none",
             draft.pki,

@@ -1,0 +1,161 @@
+"""The configuration as it was understood, in smtpd.conf's own grammar.
+
+Runs in `smtpd_ps -n -v`. Macros are expanded, included files are in place, defaults are written
+out, and reading the text again gives the same Configuration.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import assert_never
+
+from smtpd_ps.config.directives.limits import MDA_LIMITS, MTA_LIMITS, SCHEDULER_LIMITS, SMTP_LIMITS, Limit
+from smtpd_ps.config.directives.match import FOR, FROM, OTHERS
+from smtpd_ps.config.model import Action, Condition, Configuration, Listener, Lmtp, Maildir, Mbox, Options, Relay, Rule
+from smtpd_ps.config.print_words import delay, values, word
+from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TlsOffer, TlsUse
+
+MAX_ON_A_LINE = 4
+_LIMITS: Mapping[str, Mapping[str, Limit]] = {
+    "smtp": SMTP_LIMITS,
+    "mta": MTA_LIMITS,
+    "mda": MDA_LIMITS,
+    "scheduler": SCHEDULER_LIMITS,
+}
+_OFFERS: Mapping[TlsOffer, str] = {"none": "", "offer": "tls", "require": "tls-require", "implicit": "smtps"}
+_AUTH: Mapping[AuthOffer, str] = {"none": "", "optional": "auth-optional", "require": "auth"}
+_RELAY_TLS: Mapping[TlsUse, str] = {"opportunistic": "", "require": "tls no-verify", "require-verify": "tls"}
+_FAMILIES = {0: "", 4: "inet4", 6: "inet6"}
+_CONDITIONS: Mapping[ConditionKind, str] = {
+    **{criterion.kind: f"from {text}" for text, criterion in FROM.items()},
+    **{criterion.kind: f"for {text}" for text, criterion in FOR.items()},
+    **{criterion.kind: text for text, criterion in OTHERS.items()},
+}
+
+
+def print_configuration(conf: Configuration) -> str:
+    """The text, each paragraph a sort of directive. Inline tables, secrets too, are in it as they are."""
+    paragraphs = (
+        _options(conf.options),
+        _tables(conf),
+        _certificates(conf),
+        _listeners(conf),
+        (_action(conf, action) for action in conf.actions.values()),
+        (_rule(conf, rule) for rule in conf.rules),
+    )
+    written = ("".join(f"{line}\n" for line in lines) for lines in paragraphs)
+    return "\n".join(text for text in written if text)
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _options(options: Options) -> Iterator[str]:
+    for owner, limits in _LIMITS.items():
+        given = [f"{name} {getattr(options, limit.field)}" for name, limit in limits.items() if limit.field]
+        yield f"{owner} limit {' '.join(given)}"
+    yield f"smtp max-message-size {options.max_message_bytes}"
+    yield f"smtp sub-addr-delim {word(options.sub_address_delimiter)}"
+    yield f"queue ttl {delay(options.queue_ttl_secs)}"
+    yield f"bounce warn-interval {', '.join(delay(secs) for secs in options.warn_secs)}"
+
+
+def _tables(conf: Configuration) -> Iterator[str]:
+    for table in conf.tables.values():
+        if table.name.startswith("<"):
+            continue  # written where it is used
+        source = word(table.path)
+        if table.kind != "file":
+            source = values(table.kind, table.entries, one_a_line=len(table.entries) > MAX_ON_A_LINE)
+        yield f"table {word(table.name)} {source}"
+
+
+def _table(conf: Configuration, name: str) -> str:
+    """The table as an argument: its name, or the values that stood there."""
+    table = conf.tables[name]
+    if not name.startswith("<"):
+        return f"<{word(name)}>"
+    if table.kind == "list" and len(table.entries) == 1:
+        return word(table.entries[0][0])
+    return values(table.kind, table.entries)
+
+
+def _option(conf: Configuration, keyword: str, table: str) -> str:
+    """`keyword TABLE`, the keyword alone where there is no table."""
+    return f"{keyword} {_table(conf, table)}" if table else keyword
+
+
+def _certificates(conf: Configuration) -> Iterator[str]:
+    for authority in conf.authorities.values():
+        yield f"ca {word(authority.name)} cert {word(authority.cert_path)}"
+    for pki in conf.pki.values():
+        yield f"pki {word(pki.name)} cert {word(pki.cert_path)} key {word(pki.key_path)}"
+
+
+def _listeners(conf: Configuration) -> Iterator[str]:
+    yield _joined("listen on socket", f"tag {word(conf.socket.tag)}" if conf.socket.tag else "")
+    for listener in conf.listeners:
+        if listener.addresses != (listener.target,):
+            yield f"# {', '.join(listener.addresses)}"
+        yield _listener(conf, listener)
+
+
+def _listener(conf: Configuration, listener: Listener) -> str:
+    return _joined(
+        f"listen on {word(listener.target)}",
+        _FAMILIES[listener.family],
+        f"port {listener.port}",
+        _OFFERS[listener.tls],
+        *(f"pki {word(name)}" for name in listener.pki),
+        _option(conf, _AUTH[listener.auth], listener.auth_table),
+        f"hostname {word(listener.hostname)}" if listener.hostname != conf.hostname else "",
+        f"tag {word(listener.tag)}" if listener.tag else "",
+    )
+
+
+def _action(conf: Configuration, action: Action) -> str:
+    return _joined(
+        f"action {word(action.name)}",
+        _method(conf, action),
+        _option(conf, "alias", action.alias_table) if action.alias_table else "",
+        _option(conf, "virtual", action.virtual_table) if action.virtual_table else "",
+        f"user {word(action.user)}" if action.user else "",
+        f"ttl {delay(action.ttl_secs)}" if action.ttl_secs else "",
+    )
+
+
+def _method(conf: Configuration, action: Action) -> str:
+    match action.method:
+        case Maildir(path):
+            return _joined("maildir", word(path) if path else "")
+        case Mbox():
+            return "mbox"
+        case Lmtp(destination, rcpt_to):
+            return _joined("lmtp", word(destination), "rcpt-to" if rcpt_to else "")
+        case Relay() as relay:
+            return _relay(conf, relay)
+        case never:
+            assert_never(never)
+
+
+def _relay(conf: Configuration, relay: Relay) -> str:
+    host = ""
+    if relay.hosts:
+        single = len(relay.hosts) == 1
+        host = "host " + (word(relay.hosts[0]) if single else values("list", ((url, "") for url in relay.hosts)))
+    return _joined(
+        "relay",
+        host,
+        _RELAY_TLS[relay.tls],
+        f"pki {word(relay.pki)}" if relay.pki else "",
+        _option(conf, "auth", relay.auth_table) if relay.auth_table else "",
+        f"helo {word(relay.helo)}" if relay.helo else "",
+    )
+
+
+def _rule(conf: Configuration, rule: Rule) -> str:
+    target = f"action {word(rule.action)}" if rule.action else "reject"
+    return _joined("match", *(_condition(conf, condition) for condition in rule.conditions), target)
+
+
+def _condition(conf: Configuration, condition: Condition) -> str:
+    return ("!" if condition.negated else "") + _option(conf, _CONDITIONS[condition.kind], condition.table)

@@ -1,0 +1,169 @@
+"""Strategies: valid texts of smtpd.conf, drawn from its grammar."""
+
+from hypothesis import strategies as st
+
+# What may stand between double quotes, written as in the file.
+_QUOTED = ["a", "B", "7", " ", "\t", "\\ ", "\\\t", '\\"', "'", "\\a", "\\\\x", "\\\n", "\n", "$x", "#", "{", ",", "é",
+           "any", "=", "<", "\u2028"]  # fmt: skip
+_BARE = ["lo", "x.example", "any2", "25x", "a@b", "file:/x", "a\\/b", "::1", "x$y", "k\\\\", "_"]
+ADDRESSES = ["192.0.2.0/24", "::1", '"[2001:db8::1]"', '"local"', '"10.1.2.3"']
+_DELAYS = ["1s", "90s", "5m", "36h", "4d", '"400d"']
+
+
+@st.composite
+def quoted(draw: st.DrawFn) -> str:
+    """A value in quotes that is neither empty nor blank."""
+    pieces = draw(st.lists(st.sampled_from(_QUOTED), max_size=6))
+    return f'"v{"".join(pieces)}{draw(st.sampled_from(["", "", chr(92) * 2 + chr(10)]))}"'
+
+
+@st.composite
+def plain(draw: st.DrawFn) -> str:
+    """A value without blanks."""
+    bare = ["a", "b", '"any"', '"25"', '"tag"', "'q\"'", "x.example", '"@"', '"é"', '"a\\b"']
+    return draw(st.sampled_from(bare))
+
+
+value = st.one_of(quoted(), st.sampled_from(_BARE), plain())
+separator = st.sampled_from([", ", ",\n ", " ", "\n", ",\n\n"])
+
+
+@st.composite
+def braces(draw: st.DrawFn, keyed: bool, of: st.SearchStrategy[str] = value) -> str:
+    """A list or a mapping in braces, in any layout."""
+    text = draw(st.sampled_from(["{", "{ ", "{\n\n"]))
+    for index in range(draw(st.integers(1, 6))):
+        text += draw(separator) if index else ""
+        text += draw(of)
+        if keyed:
+            text += draw(st.sampled_from(["=", " = ", " => "])) + draw(value)
+    return text + draw(st.sampled_from([" }", "\n}"]))
+
+
+def options(*choices: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Some of the options, each at most once, in any order."""
+
+    @st.composite
+    def build(draw: st.DrawFn) -> str:
+        order = draw(st.permutations(range(len(choices))))
+        return " ".join(draw(choices[index]) for index in order[: draw(st.integers(0, len(choices)))])
+
+    return build()
+
+
+def after(keyword: str, of: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """`keyword VALUE`."""
+    return of.map(lambda text: f"{keyword} {text}")
+
+
+def either(*texts: str) -> st.SearchStrategy[str]:
+    """One of these texts."""
+    return st.sampled_from(texts)
+
+
+_LISTS = st.one_of(value, braces(False), either("<names>", "<$names>", '<"tag">', "<file>"))
+_KEYED = st.one_of(_LISTS, braces(True), either("<pairs>"))
+_PAIRS = st.one_of(braces(True), either("<pairs>", "<file>"))
+_SOURCES = st.one_of(st.sampled_from(ADDRESSES), braces(False, st.sampled_from(ADDRESSES)), either("<file>"))
+
+PREAMBLE = """\
+names = names
+nic = "if0 port 26"
+unused = x
+include "/inc"
+table names { a, "b c" }
+table "tag" { any2 }
+table pairs { k = v, "k 2" => "" }
+table file file:/f
+table "from" static:/t
+pki mx.example cert "/c" key "/k"
+pki "*" key "/k 2"
+pki "*" cert "/c2" dhe none
+ca roots cert "/roots"
+action first relay
+"""
+
+_GLOBALS = st.one_of(
+    st.integers(1, 10**9).map(lambda n: f"smtp limit max-mails {n} max-rcpt 7"),
+    after("smtp max-message-size", either("0", "35M", "1.5k", "77")),
+    after("smtp sub-addr-delim", either('"+"', '"-"', "'\"'", '"\\\\\n"', "_", '"#"')),
+    after("queue ttl", either(*_DELAYS)),
+    after("bounce warn-interval", st.lists(either(*_DELAYS), min_size=1, max_size=4).map(" , ".join)),
+    either(
+        "mta limit max-conn-per-host 3 session-keepalive 0 task-hiwat 9",
+        "mda limit max-session 1",
+        "scheduler limit max-inflight 77 max-schedule 4",
+        "listen on socket",
+    ),
+)
+
+
+_PLACES = ("$nic", "lo inet4", "egress inet6 port submission", "203.0.113.7 port smtps", "lo inet6 port 24",
+           '"mx.example.org"')  # fmt: skip
+_TAG = either("tag t", "tag '\"'", 'tag "any"')
+_HOSTNAME = either("hostname h.example", 'hostname "[::1]"', "hostname mail.example.org")
+
+
+@st.composite
+def listeners(draw: st.DrawFn) -> str:
+    """A listener on each of some places, which share no address."""
+    text = ""
+    for place in draw(st.lists(st.sampled_from(_PLACES), unique=True)):
+        encrypted = options(
+            either('pki "*"'), st.one_of(either("auth", "auth-optional"), after("auth", _PAIRS)), _TAG, _HOSTNAME
+        )
+        mode = draw(either("", "tls", "tls-require", "smtps"))
+        rest = f"{mode} pki MX.example {draw(encrypted)}" if mode else draw(options(_TAG, _HOSTNAME))
+        text += f"listen on {place} {rest}\n"
+    return text
+
+
+_LOCAL = st.one_of(
+    either("mbox", "maildir", "maildir Mail", 'maildir "/m/%{user.username}"', 'maildir "~/a b"', "lmtp localhost",
+           'lmtp "/run/l,m" rcpt-to', 'lmtp "[IPv6:::1]:24"')
+)  # fmt: skip
+_EXPANSION = st.one_of(after("alias", _PAIRS), after("virtual", _PAIRS), either(""))
+_RELAY = st.one_of(
+    st.just("relay"),
+    options(
+        either("tls", "tls no-verify"), either("pki mx.example", "pki MX.example"),
+        either("helo h.example", 'helo "[::1]"'),
+    ).map("relay {}".format),
+    after("relay host smtps://l@mx.example auth", _PAIRS),
+    either('relay host { "smtp://a", b } tls', "relay host mx.example", "relay host <hosts>"),
+)  # fmt: skip
+
+
+@st.composite
+def _conditions(draw: st.DrawFn) -> str:
+    source = st.one_of(
+        either("from any", "from local", "from socket", "from auth"),
+        after("from auth", _LISTS), after("from src", _SOURCES), after("from mail-from", _KEYED),
+    )  # fmt: skip
+    target = st.one_of(
+        either("for any", "for local"), after("for domain", _LISTS), after("for rcpt-to", _KEYED)
+    )  # fmt: skip
+    chosen = draw(options(source, target, after("helo", _LISTS), after("tag", _LISTS), either("tls")))
+    for word in ("auth", "mail-from", "rcpt-to"):
+        if draw(st.booleans()) and f"from {word}" not in chosen and f"for {word}" not in chosen:
+            chosen += f" {draw(either('', '!', '! '))}{word} {draw(_KEYED)}"
+    return chosen
+
+
+@st.composite
+def configuration_texts(draw: st.DrawFn) -> str:
+    """A whole configuration; it includes /inc."""
+    text = PREAMBLE + 'table hosts { "smtp://h1:26", h2 }\n'
+    text += "".join(f"{line}\n" for line in draw(st.lists(_GLOBALS, max_size=4, unique_by=lambda line: line[:9])))
+    text += draw(listeners())
+    names = ["first"]
+    for index in range(draw(st.integers(0, 4))):
+        name = draw(st.sampled_from([f"a{index}", f'"any {index}"', f'"{index}"']))
+        names.append(name)
+        method = draw(st.one_of(_RELAY, st.tuples(_LOCAL, _EXPANSION).map(" ".join)))
+        user = draw(either("", "user vmail", 'user "any"')) if "relay" not in method and "mbox" not in method else ""
+        text += f"action {name} {method} {user} {draw(either('', 'ttl 2d', 'ttl 90m'))}\n"
+    for _ in range(draw(st.integers(1, 4))):
+        target = draw(st.sampled_from(["reject", *(f"action {name}" for name in names)]))
+        text += f"match {draw(_conditions())} {target}\n"
+    return text
