@@ -6,6 +6,8 @@ block), checks its header and puts the Received header on top. A message that mu
 swallowed to its end and refused once.
 """
 
+from zlib import crc32
+
 from smtpd_ps.contract.values import INLINE_BODY_BYTES
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.smtp_data import DataReader, Fault
@@ -34,7 +36,9 @@ class Intake:
     the message lacks them ("" to leave it alone).
     """  # fmt: skip
 
-    __slots__ = ("_date", "_kept", "_max_bytes", "_message_id", "_reader", "_received", "_refusal", "in_file", "stored")
+    __slots__ = (
+        "_date", "_kept", "_max_bytes", "_message_id", "_reader", "_received", "_refusal", "crc", "in_file", "stored",
+    )  # fmt: skip
 
     def __init__(self, max_bytes: int, received: bytes, date: str = "", message_id: str = "") -> None:
         self._reader = DataReader(max_bytes)
@@ -46,6 +50,7 @@ class Intake:
         self._refusal = b""
         self.in_file = False  # the header is through, and `feed` returns what goes to the file
         self.stored = 0  # bytes that were handed out
+        self.crc = 0  # of what goes to the file
 
     @property
     def done(self) -> bool:
@@ -92,6 +97,7 @@ class Intake:
             return b""
         if self.in_file:
             self.stored += len(block)
+            self.crc = crc32(block, self.crc)
             return block
         self._kept += block
         return b""
@@ -124,6 +130,7 @@ class Intake:
     def spill(self) -> bytes:
         """`take`, and from now on `feed` returns what follows."""
         data = self.take()
+        self.crc = crc32(data)
         self.in_file = not self._refusal
         return data
 

@@ -444,7 +444,7 @@ class ServerSession(SessionBase):
         self.state = State.COMMIT
         tx.queue_knows = tx.id_used = True
         if intake.in_file:
-            self._out.append(m.CommitFile(self.id, tx.number, tx.msgid, intake.eight_bit, intake.stored))
+            self._out.append(m.CommitFile(self.id, tx.number, tx.msgid, intake.eight_bit, intake.stored, intake.crc))
         else:
             self._out.append(m.Commit(self.id, tx.number, tx.msgid, intake.eight_bit, body))
 

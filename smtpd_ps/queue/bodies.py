@@ -6,13 +6,14 @@ A file without a message (the sender went away, or we died) is swept at the next
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from smtpd_ps.contract.values import message_id_text
 from smtpd_ps.queue.store.records import DamagedRecord, StoredMessage, checksum
 
 CHUNK_BYTES = 1024 * 1024
+SYNC_TOGETHER = 64  # files open at once
 MIN_FREE_PERCENT = 5  # of blocks and of inodes, as OpenSMTPD's queue wants it
 
 
@@ -55,19 +56,41 @@ class BodyFiles:
         """A descriptor, read-only, at offset 0."""
         return os.open(self._name(msgid), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory_fd)
 
-    def seal(self, msgid: int, size_bytes: int) -> int:
-        """Sync the file, check its size, return its checksum. Raises WrongSize.
+    def seal(self, announced: Sequence[tuple[int, int]]) -> dict[int, OSError | WrongSize]:
+        """Sync files, given by message id and announced size; by message id, those that failed and why.
 
-        Its name is durable only after `sync_names`.
+        All start to be written out before the first is waited for: the file system then commits
+        them together. Their names are durable only after `sync_names`.
         """
+        failed: dict[int, OSError | WrongSize] = {}
+        for at in range(0, len(announced), SYNC_TOGETHER):
+            begun: list[tuple[int, int]] = []
+            for msgid, size_bytes in announced[at : at + SYNC_TOGETHER]:
+                try:
+                    begun.append((msgid, self._begin_sync(msgid, size_bytes)))
+                except (OSError, WrongSize) as error:
+                    failed[msgid] = error
+            for msgid, fd in begun:
+                try:
+                    os.fsync(fd)
+                except OSError as error:
+                    failed[msgid] = error
+                finally:
+                    os.close(fd)
+        return failed
+
+    def _begin_sync(self, msgid: int, size_bytes: int) -> int:
         fd = self.open(msgid)
         try:
-            if os.fstat(fd).st_size != size_bytes:
-                raise WrongSize(f"body file of {os.fstat(fd).st_size} bytes, {size_bytes} announced")
-            os.fsync(fd)
-            return _checksum_of(fd)
-        finally:
+            found_bytes = os.fstat(fd).st_size
+            if found_bytes != size_bytes:
+                raise WrongSize(f"body file of {found_bytes} bytes, {size_bytes} announced")
+            if hasattr(os, "posix_fadvise"):  # OpenBSD has none: there the sync does it all
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        except (OSError, WrongSize):
             os.close(fd)
+            raise
+        return fd
 
     def sync_names(self) -> None:
         """Make names of sealed files durable; once for all of a group."""

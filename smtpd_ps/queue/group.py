@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from smtpd_ps.contract.values import message_id_text
-from smtpd_ps.queue.bodies import WrongSize
 from smtpd_ps.queue.shared import Shared
 from smtpd_ps.queue.store.protocol import Group, Insert, StoreError, StoreFull
 from smtpd_ps.queue.store.records import StoredMessage
@@ -144,16 +143,16 @@ class Committer:
 
     def _seal(self, new: list[_New]) -> list[_New]:
         """Sync the body files (ours are: queue/notices); those that fail are answered and left out."""
+        failed = self._s.bodies.seal([
+            (one.message.msgid, one.message.size_bytes)
+            for one in new if one.message.in_file and one.done is not None
+        ])  # fmt: skip
         sealed = []
         for one in new:
-            message = one.message
-            if message.in_file and one.done is not None:
-                try:
-                    message.body_crc = self._s.bodies.seal(message.msgid, message.size_bytes)
-                except (OSError, WrongSize) as error:
-                    self._refuse(one, error)
-                    continue
-            sealed.append(one)
+            if error := failed.get(one.message.msgid):
+                self._refuse(one, error)
+            else:
+                sealed.append(one)
         try:
             self._s.bodies.sync_names()
         except OSError as error:

@@ -158,7 +158,7 @@ class Intake:
             raise Violation(f"smtp {index} names a session of smtp {message.session >> 56}")
         if transaction is None or transaction.file_msgid != message.msgid:
             raise Violation(f"smtp {index}: CommitFile without its BodyOpen")
-        self._store(index, message, transaction, message.eight_bit, None, message.size_bytes, crc=0)
+        self._store(index, message, transaction, message.eight_bit, None, message.size_bytes, message.body_crc)
 
     def _store(
         self, index: int, message: m.Commit | m.CommitFile, transaction: _Transaction | None,

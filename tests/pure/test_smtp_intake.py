@@ -1,5 +1,7 @@
 """pure/smtp_intake: what is stored, and what is refused, does not depend on how the bytes came."""
 
+from zlib import crc32
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +29,7 @@ def take_in(wire: bytes, step: int, max_bytes: int = 10**9, date: str = "") -> t
     if intake.refusal():
         return intake.refusal(), b"", False
     assert intake.stored == len(out)
+    assert intake.crc == (crc32(out) if intake.in_file else 0)
     return b"", out, intake.in_file
 
 

@@ -17,6 +17,7 @@ from smtpd_ps.queue.core import Queue
 from smtpd_ps.queue.shared import Peers, Shared
 from smtpd_ps.queue.store.embedded import EmbeddedStore
 from smtpd_ps.queue.store.protocol import Store
+from smtpd_ps.queue.store.records import checksum
 
 START_MS = 1_700_000_000_000
 BODY = b"Subject: x\r\n\r\nhello\r\n"
@@ -166,7 +167,7 @@ class Rig:
         fd = self.smtp.fds.pop()
         os.write(fd, body)
         os.close(fd)
-        self.say(m.CommitFile(7, number, msgid, False, len(body)))
+        self.say(m.CommitFile(7, number, msgid, False, len(body), checksum(body)))
         return msgid
 
     def jobs(self) -> list[Job]:

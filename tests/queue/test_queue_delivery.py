@@ -196,7 +196,7 @@ def test_a_body_file_of_another_size_is_refused(rig):
     rig.say(m.RcptAccept(7, number, 1, (envelope(),)))
     rig.say(m.BodyOpen(7, number, msgid))
     os.write(rig.smtp.fds[0], b"short")
-    rig.say(m.CommitFile(7, number, msgid, False, 100))
+    rig.say(m.CommitFile(7, number, msgid, False, 100, 0))
     assert rig.smtp.take(m.Committed)[0].code == 451
     assert not rig.jobs()
     assert os.listdir(rig.directory / "bodies") == []

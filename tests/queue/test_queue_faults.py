@@ -241,7 +241,7 @@ def test_commit_file_needs_its_body_open(rig):
     """A file is committed under the id it was opened for."""
     rig.say(m.RcptAccept(7, 1, 1, (envelope(),)))
     with pytest.raises(Failed, match="BodyOpen"):
-        rig.say(m.CommitFile(7, 1, rig.ids.pop(0), False, 5))
+        rig.say(m.CommitFile(7, 1, rig.ids.pop(0), False, 5, 0))
 
 
 def test_abort_forgets_transaction_and_file(rig):
@@ -311,6 +311,25 @@ def test_body_file_and_its_name_are_synced_before_the_commit(rig, monkeypatch):
     )
     rig.accept_file(body=b"x" * 100_000)
     assert steps == ["RcptReply", "BodyFile", "file", "directory", "commit", "Committed"]
+
+
+def test_a_body_file_that_fails_leaves_the_others_alone(rig, monkeypatch):
+    """Files of one turn are synced together; the reply of each is about its own."""
+    fsync = os.fsync
+
+    def failing_fsync(fd):
+        if os.fstat(fd).st_size == 70_001:
+            raise OSError(5, "Input/output error")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", failing_fsync)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.timers, "turn", lambda: None)
+        ids = [rig.accept_file(body=b"x" * size) for size in (70_000, 70_001, 70_002)]
+    rig.timers.turn()
+    assert [reply.code for reply in rig.smtp.take(m.Committed)] == [451, 250, 250]
+    assert sorted(job.msgid for job in rig.jobs()) == sorted((ids[0], ids[2]))
+    assert sorted(os.listdir(rig.directory / "bodies")) == sorted(f"{msgid:08x}" for msgid in (ids[0], ids[2]))
 
 
 def test_the_database_syncs_every_commit(rig):

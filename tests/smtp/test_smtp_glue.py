@@ -2,6 +2,7 @@
 
 import os
 import socket
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,10 @@ def test_a_large_body_goes_to_a_file(world: World) -> None:
     assert [client.reply()[:3] for _ in range(6)] == ["220", "250", "250", "250", "354", "250"]
     (body,) = world.bodies.values()
     assert body.endswith(b"\r\n" + message)
-    assert [type(one) for one in world.queue.sent] == [m.BodyOpen, m.CommitFile]
+    opened, commit = world.queue.sent
+    assert isinstance(opened, m.BodyOpen)
+    assert isinstance(commit, m.CommitFile)
+    assert (commit.size_bytes, commit.body_crc) == (len(body), zlib.crc32(body))
     assert open_descriptors_of(world.directory) == 0
 
 

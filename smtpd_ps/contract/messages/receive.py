@@ -165,6 +165,7 @@ class CommitFile(Message, frozen=True):
     msgid: U32
     eight_bit: bool
     size_bytes: U63
+    body_crc: U32  # zlib.crc32, made while the body was at hand: what rots later shows at delivery
 
 
 class Committed(Message, frozen=True):
