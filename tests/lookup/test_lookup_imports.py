@@ -24,8 +24,9 @@ HASHES = {{k.strip("$"): v.decode() for k, v in recipe.crypt_r.KNOWN.items()}}
 virtuals = s.TableSettings("v", "inline", "map", (("@v.org", "cyrus, a@b.org"),))
 submitters = s.TableSettings("p", "inline", "map", tuple(HASHES.items()))
 any_rule = s.RuleSettings((s.ConditionSettings("from-any"), s.ConditionSettings("for-any")), "a", 1)
-settings = s.LookupSettings("h", (any_rule,), (s.ActionSettings("a", "lmtp", virtual_table="v", lmtp_destination="/lmtp"),
-    s.ActionSettings("r", "relay")), (virtuals, submitters), (), ())
+settings = s.LookupSettings("h", (any_rule,),
+    (s.ActionSettings("a", "lmtp", virtual_table="v", lmtp_destination="/lmtp"), s.ActionSettings("r", "relay")),
+    (virtuals, submitters), (), ())
 loop = Loop()
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("127.0.0.1", 0))

@@ -21,7 +21,7 @@ class Running:
     """A lookup process that has its set-up; `parent` and `peers` are our ends of its channels."""
 
     def __init__(self, settings: LookupSettings, *assets: tuple[m.Asset, Path]) -> None:
-        self.pid, ours = spawn(Process.LOOKUP)
+        self.pid, ours = spawn(Process.LOOKUP, keep_stderr=True)
         self.parent = BlockingChannel(ours, Process.PARENT, Process.LOOKUP, Phase.SETUP, 20)
         user = (os.getuid(), os.getgid())
         self.parent.send(m.Common("", *user, 0, True, False, peers=len(PEERS), assets=len(assets)))
