@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from smtpd_ps.parent.options import Options
 from smtpd_ps.parent.plan import make_plans
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.title import set_title
+
+LOCK_SECS = 1.0  # for a daemon that was killed to be gone
+OLD_CHILDREN_SECS = 10.0  # for its children to follow
 
 USAGE = """\
 smtpd_ps {version}
@@ -129,7 +133,9 @@ def start(options: Options, slices: Slices) -> int:
     try:
         ensure_state(options.state_dir, privileged=not options.unprivileged)
         lock = _lock(state)
-        plans = make_plans(slices, options, state)
+        # A pid file is left by a daemon that was killed: its children may be about to end.
+        killed = os.path.lexists(state.pid_file)
+        plans = make_plans(slices, options, state, OLD_CHILDREN_SECS if killed else 0.0)
     except (OSError, ListenError) as error:
         print(f"smtpd_ps: {error}", file=sys.stderr)
         return 1
@@ -176,12 +182,17 @@ def _remove(path: str, log: Log) -> None:
 def _lock(state: StatePaths) -> int:
     """Hold the state directory; a second daemon on it is refused."""
     fd = os.open(f"{state.run}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise OSError(f"{state.run}: another smtpd_ps is running here") from None
-    return fd
+    deadline = time.monotonic() + LOCK_SECS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise OSError(f"{state.run}: another smtpd_ps is running here") from None
+            time.sleep(0.02)
+        else:
+            return fd
 
 
 class _Detach:

@@ -3,23 +3,42 @@
 Runs in the parent; accepts nothing on them.
 """
 
+import errno
 import os
 import socket
 import stat
+import time
 
 from smtpd_ps.contract.settings import ListenerSettings
 
 BACKLOG = 1024  # OpenSMTPD's is 5, which stops a burst of connections
+LOOK_AGAIN_SECS = 0.02
 
 
 class ListenError(Exception):
     """An address cannot be listened on; the text says which and why."""
 
 
-def bind_listener(listener: ListenerSettings) -> socket.socket:
-    """A bound and listening socket. Raises ListenError."""
+def bind_listener(listener: ListenerSettings, patience_secs: float = 0.0) -> socket.socket:
+    """A bound and listening socket. Raises ListenError.
+
+    `patience_secs` is how long another socket at the address may still be there: after a kill, the
+    old smtp process takes a moment to follow its parent.
+    """
     if listener.local:
         return bind_unix(listener.address, 0o666)
+    deadline = time.monotonic() + patience_secs
+    while True:
+        try:
+            return _bind_tcp(listener)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                text = os.strerror(error.errno or 0)
+                raise ListenError(f"{listener.address} port {listener.port}: {text}") from None
+        time.sleep(LOOK_AGAIN_SECS)
+
+
+def _bind_tcp(listener: ListenerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -29,9 +48,9 @@ def bind_listener(listener: ListenerSettings) -> socket.socket:
         sock.bind((listener.address, listener.port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise ListenError(f"{listener.address} port {listener.port}: {os.strerror(error.errno or 0)}") from None
+        raise
     return sock
 
 

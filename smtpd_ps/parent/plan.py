@@ -58,14 +58,18 @@ def _assets(process: Process, slices: Slices) -> tuple[tuple[m.Asset, str], ...]
     return tuple(assets)
 
 
-def make_plans(slices: Slices, options: Options, paths: StatePaths) -> dict[Process, SetupPlan]:
+def make_plans(
+    slices: Slices, options: Options, paths: StatePaths, bind_patience_secs: float = 0.0
+) -> dict[Process, SetupPlan]:
     """A plan for every child; listeners are bound here. Raises ListenError, KeyError (no user)."""
     setups = _setups(slices)
     plans = {}
     for process in CHILDREN:
         listeners: tuple[tuple[m.Listener, socket.socket], ...] = ()
         if process is Process.SMTP:
-            listeners = tuple((m.Listener(ls.index), bind_listener(ls)) for ls in slices.smtp.listeners)
+            listeners = tuple(
+                (m.Listener(ls.index), bind_listener(ls, bind_patience_secs)) for ls in slices.smtp.listeners
+            )
         elif process is Process.CONTROL:
             listeners = ((m.Listener(0), bind_unix(paths.control_socket, 0o600)),)
         plans[process] = SetupPlan(

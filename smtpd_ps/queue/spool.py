@@ -16,13 +16,14 @@ from smtpd_ps.queue.store.protocol import Store
 DATABASE = "queue.db"
 BODIES = "bodies"
 RESERVE = "reserve"
+OLD_QUEUE_SECS = 10.0  # for the queue of a daemon that was killed to be gone
 
 
 def open_spool(directory: Path, log: Logger) -> tuple[Store, BodyFiles]:
     """Store and body files, made where they are missing. Raises StoreError, OSError."""
     os.umask(0o077)
     try:
-        store = EmbeddedStore(directory / DATABASE)
+        store = EmbeddedStore(directory / DATABASE, OLD_QUEUE_SECS)
     except NotADatabase as error:
         aside = f".damaged-{int(time.time())}"
         log.error(f"{error}: set aside as {DATABASE}{aside}, with its bodies; starting an empty queue")

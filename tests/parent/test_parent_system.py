@@ -78,3 +78,12 @@ def test_an_address_in_use_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError, match=f"127.0.0.1 port {port}: Address already in use"):
             bind_listener(ListenerSettings(0, "127.0.0.1", port))
+
+
+def test_an_address_in_use_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill the old smtp process may still be listening; with patience the address is tried again."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        monkeypatch.setattr("smtpd_ps.parent.listeners.time.sleep", lambda _secs: taken.close())
+        bind_listener(ListenerSettings(0, "127.0.0.1", taken.getsockname()[1]), patience_secs=60).close()

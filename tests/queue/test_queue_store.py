@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from queue_rig import START_MS, envelope
 
-from smtpd_ps.queue.store.embedded import EmbeddedStore, NotADatabase, NotOurs
+from smtpd_ps.queue.store.embedded import EmbeddedStore, InUse, NotADatabase, NotOurs
 from smtpd_ps.queue.store.protocol import Damaged, Due, Group, Insert, StoreError, StoreFull
 from smtpd_ps.queue.store.ram import RamStore
 from smtpd_ps.queue.store.records import (
@@ -246,3 +246,22 @@ def test_the_wal_is_checkpointed_when_idle(tmp_path):
     store.tidy(True)
     assert b"needle in the file" in path.read_bytes()
     store.close()
+
+
+def test_the_store_waits_for_the_process_that_has_it(tmp_path):
+    """A killed daemon's queue may still be dying when the next one starts; without patience it is an error."""
+    old = EmbeddedStore(tmp_path / "queue.db")
+    with pytest.raises(InUse):
+        EmbeddedStore(tmp_path / "queue.db", patience_secs=0.05)
+    waited = []
+
+    def look_again(_secs):
+        waited.append(1)
+        if len(waited) == 3:
+            old.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smtpd_ps.queue.store.embedded.time.sleep", look_again)
+        new = EmbeddedStore(tmp_path / "queue.db", patience_secs=60)
+    assert len(waited) == 3
+    new.close()

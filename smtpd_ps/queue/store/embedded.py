@@ -12,6 +12,7 @@ The WAL is checkpointed here when idle or large, never inside a commit.
 
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -29,6 +30,7 @@ SCHEMA_VERSION = 1
 APPLICATION_ID = 0x736D7470  # "smtp"
 PAGE_BYTES = 4096
 CACHE_KIB = 8192
+LOOK_AGAIN_SECS = 0.02
 WAL_BOUND_BYTES = 32 * 1024 * 1024  # checkpointed above this even when busy
 
 _SCHEMA = (
@@ -44,7 +46,12 @@ _UPDATE = "UPDATE message SET due_ms = ?, envelopes = ?, crc = ?, record = ? WHE
 _DELETE = "DELETE FROM message WHERE msgid = ?"
 _DELETE_BODY = "DELETE FROM body WHERE msgid = ?"
 _FULL = frozenset({sqlite3.SQLITE_FULL})
+_IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+
+
+class InUse(StoreError):
+    """Another process has the database open."""
 
 
 class NotOurs(StoreError):
@@ -63,14 +70,24 @@ def warm_up() -> None:
 
 
 class EmbeddedStore:
-    """See protocol.Store. `path` is the database file, made with mode 0600 where it is missing."""
+    """See protocol.Store. `path` is the database file, made with mode 0600 where it is missing.
 
-    def __init__(self, path: Path) -> None:
+    `patience_secs` is how long another process may still have it open.
+    """
+
+    def __init__(self, path: Path, patience_secs: float = 0.0) -> None:
         self._path = path
         self._wal = Path(f"{path}-wal")
         self._db: sqlite3.Connection | None = None
         self._since_checkpoint = 0  # bytes written, roughly
-        self._connect()
+        deadline = time.monotonic() + patience_secs
+        while self._db is None:
+            try:
+                self._connect()
+            except InUse:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(LOOK_AGAIN_SECS)
 
     # Opening.
 
@@ -92,8 +109,11 @@ class EmbeddedStore:
         except sqlite3.Error as error:
             if db is not None:
                 db.close()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_A_DATABASE:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _NOT_A_DATABASE:
                 raise NotADatabase(f"{self._path}: {error}") from None
+            if code in _IN_USE:
+                raise InUse(f"{self._path}: {error}") from None
             raise StoreError(f"{self._path}: {error}") from None
         self._db = db
         return db
