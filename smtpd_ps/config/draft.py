@@ -57,11 +57,11 @@ class Draft:
 
     def report(self, where: Where, text: str) -> None:
         """An error; reading goes on."""
-        self.problems.append(Problem(where.path, where.line, text))
+        self.problems.append(Problem(where.path, where.line, text, column=where.column))
 
     def warn(self, where: Where, text: str) -> None:
         """A warning."""
-        self.problems.append(Problem(where.path, where.line, text, warning=True))
+        self.problems.append(Problem(where.path, where.line, text, warning=True, column=where.column))
 
     @contextmanager
     def declaring(self, sort: str, name: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ OpenSMTPD 7.8 (parse.y, yylex and lgetc):
 import string
 
 from smtpd_ps.config.model import Problem, Where
+from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import KEYWORDS, Kind, SyntaxProblem, Token
 
 MAX_STRING = 8095
@@ -49,6 +50,10 @@ class Macros:
         self._used.add(name)
         return self._fixed.get(name, self._values.get(name))
 
+    def names(self) -> tuple[str, ...]:
+        """The macros there are."""
+        return (*self._fixed, *self._values)
+
     def unused(self) -> tuple[Problem, ...]:
         """A warning for each macro that no file used."""
         places = {name: Where("-D", 0) for name in self._fixed} | self._defined
@@ -67,6 +72,8 @@ class Lexer:
         self._macro, self._macro_at = "", 0  # the value being read before the text goes on
         self._macros = macros
         self._path, self._line = path, 1
+        self._line_start = self._before_start = 0  # where this line begins, and the one before
+        self._macro_column = 0  # of the $ whose value is being read
         self._in_macro = False  # whether the last character came from a macro
 
     def next(self) -> Token:
@@ -79,7 +86,7 @@ class Lexer:
                 while char not in ("\n", _END):
                     char = self._char()
             ends_line = char == "\n" and not self._in_macro  # and is counted already
-            where = Where(self._path, self._line - ends_line)
+            where = Where(self._path, self._line - ends_line, self._column(char, ends_line))
             if char != "$" or self._in_macro:
                 break
             self._expand(where)
@@ -100,6 +107,13 @@ class Lexer:
             return self._word(char, where)
         return Token(Kind.PUNCTUATION, char, where)
 
+    def _column(self, char: str, ends_line: bool) -> int:
+        """Where `char`, just read, stands in its line; in a macro's value, where the macro was named."""
+        if self._in_macro:
+            return self._macro_column
+        start = self._before_start if ends_line else self._line_start
+        return self._at - start + (char == _END)
+
     def _raw(self) -> str:
         """One character, with line feeds of the file counted."""
         if self._macro_at < len(self._macro):
@@ -111,7 +125,9 @@ class Lexer:
             return _END
         char = self._text[self._at]
         self._at += 1
-        self._line += char == "\n"
+        if char == "\n":
+            self._line += 1
+            self._before_start, self._line_start = self._line_start, self._at
         return char
 
     def _char(self) -> str:
@@ -124,11 +140,11 @@ class Lexer:
             char = self._raw()
         return char
 
-    def _mark(self) -> tuple[int, int, int]:
-        return self._at, self._macro_at, self._line
+    def _mark(self) -> tuple[int, int, int, int]:
+        return self._at, self._macro_at, self._line, self._line_start
 
-    def _back(self, mark: tuple[int, int, int]) -> None:
-        self._at, self._macro_at, self._line = mark
+    def _back(self, mark: tuple[int, int, int, int]) -> None:
+        self._at, self._macro_at, self._line, self._line_start = mark
 
     def _peek(self) -> str:
         mark = self._mark()
@@ -150,8 +166,9 @@ class Lexer:
         if not name:
             raise SyntaxProblem(where, 'expected the name of a macro after "$" (letters, digits and _)')
         if value is None:
-            raise SyntaxProblem(where, f'macro "{name}" is not defined')
-        self._macro, self._macro_at = value, 0
+            hint = suggestion(name, self._macros.names())
+            raise SyntaxProblem(where, f'macro "{name}" is not defined{hint}')
+        self._macro, self._macro_at, self._macro_column = value, 0, where.column
 
     def _quoted(self, quote: str, where: Where) -> str:
         chars: list[str] = []

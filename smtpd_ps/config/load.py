@@ -10,7 +10,8 @@ from smtpd_ps.config.directives import PRODUCTIONS
 from smtpd_ps.config.draft import Draft
 from smtpd_ps.config.lexer import Macros
 from smtpd_ps.config.model import Configuration, ConfigurationError, Pki, Problem, Relay, SocketListener, Where
-from smtpd_ps.config.parser import Environment, Parser, suggestion
+from smtpd_ps.config.parser import Environment, Parser
+from smtpd_ps.config.suggestion import suggestion
 
 __all__ = ["Environment", "load"]
 

@@ -13,10 +13,11 @@ from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TlsOffer, TlsUs
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A place in a file; lines count from 1, 0 means the file as a whole."""
+    """A place in a file; lines and columns (characters) count from 1, 0 means the file or line as a whole."""
 
     path: str
     line: int
+    column: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,13 @@ class Problem:
     line: int
     text: str
     warning: bool = False
+    column: int = 0  # 0 where the line as a whole is meant
 
     def __str__(self) -> str:
-        """`file:line: message` on one printable line."""
+        """`file:line:column: message` on one printable line, the numbers where they are known."""
         place = f"{self.path}:{self.line}" if self.line else self.path
+        if self.column:
+            place = f"{place}:{self.column}"
         whole = f"{place}: warning: {self.text}" if self.warning else f"{place}: {self.text}"
         return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in whole)
 

@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol
 from smtpd_ps.config.draft import Draft
 from smtpd_ps.config.lexer import Lexer, Macros
 from smtpd_ps.config.model import Where
+from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Kind, SyntaxProblem, Token
 
 MAX_NESTED_FILES = 16
@@ -42,14 +43,6 @@ class Environment(Protocol):
 
 
 Production = Callable[["Parser"], None]
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...` where a known word is near, else nothing."""
-    import difflib  # on the way to an error only; the parent stays small
-
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 class Parser:
@@ -196,7 +189,7 @@ class Parser:
     def expect(self, *texts: str) -> Token:
         """Take the next token, which must be one of these keywords or punctuation."""
         if not self.at(*texts):
-            self.unexpected(" or ".join(f'"{text}"' for text in texts))
+            self.unexpected(" or ".join(f'"{text}"' for text in texts), texts)
         return self.advance()
 
     def skip_newlines(self) -> bool:

@@ -1,7 +1,7 @@
 """A host for the configuration that exists in memory only."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -61,13 +61,13 @@ def load_text() -> Load:
 
 @pytest.fixture
 def errors_of(load_text: Load) -> Errors:
-    """The problems of a text as lines, without the path of smtpd.conf; [] where it loads."""
+    """The problems of a text as lines, without the path of smtpd.conf and the columns; [] where it loads."""
 
     def problems(text: str, **more: object) -> list[str]:
         try:
             load_text(text, **more)
         except ConfigurationError as error:
-            lines = (str(problem).replace(CONF, "CONF") for problem in error.problems)
+            lines = (str(replace(problem, column=0)).replace(CONF, "CONF") for problem in error.problems)
             return [line.removeprefix("CONF:") if line[5:6].isdigit() else line for line in lines]
         return []
 

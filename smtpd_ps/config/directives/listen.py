@@ -12,6 +12,7 @@ from smtpd_ps.config.directives.pki import certificate_name
 from smtpd_ps.config.directives.tables import at_table, table_argument
 from smtpd_ps.config.model import Listener, SocketListener
 from smtpd_ps.config.parser import Parser
+from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.contract.settings import AuthOffer, TlsOffer
 from smtpd_ps.pure.relay_url import as_address, is_host_name
@@ -160,7 +161,7 @@ def _pki(p: Parser, draft: _Draft) -> None:
         p.report(token, f'pki "{name}" is already given for this listener')
         return
     if name not in p.draft.pki:
-        p.report(token, f'no pki is declared with the name "{name}"')
+        p.report(token, f'no pki is declared with the name "{name}"{suggestion(name, p.draft.pki)}')
     if len(draft.pki) == MAX_PKI:
         p.report(token, f"a listener has at most {MAX_PKI} pki")
         return

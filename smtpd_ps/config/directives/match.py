@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from smtpd_ps.config.directives.tables import at_table, table_argument
 from smtpd_ps.config.model import Condition, Rule, TableKind
-from smtpd_ps.config.parser import Parser, suggestion
+from smtpd_ps.config.parser import Parser
+from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Token
 from smtpd_ps.contract.settings import ConditionKind
 from smtpd_ps.pure.match_tables import parse_network

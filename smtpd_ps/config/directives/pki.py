@@ -6,6 +6,7 @@ Runs in the parent and in `smtpd_ps -n`.
 from smtpd_ps.config.draft import PkiDraft
 from smtpd_ps.config.model import CertificateAuthority
 from smtpd_ps.config.parser import Parser
+from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Kind
 from smtpd_ps.pure.relay_url import is_host_name
 
@@ -46,7 +47,8 @@ def _option(p: Parser, known: PkiDraft) -> None:
             token = p.peek()
             value = p.string(f"{', '.join(_DHE)}").lower()
             if value not in _DHE:
-                p.report(token, f'expected {", ".join(_DHE)}, found "{token.text}"')
+                hint = suggestion(token.text, _DHE)
+                p.report(token, f'expected {", ".join(_DHE)}, found "{token.text}"{hint}')
             elif value != "none":
                 p.report(token, f"dhe {value} is not supported yet")
 

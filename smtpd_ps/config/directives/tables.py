@@ -4,7 +4,8 @@ Runs in the parent and in `smtpd_ps -n`. Files are not opened here: lookup reads
 """
 
 from smtpd_ps.config.model import Table, TableKind, Where
-from smtpd_ps.config.parser import MAX_PATH, Parser, suggestion
+from smtpd_ps.config.parser import MAX_PATH, Parser
+from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Kind
 
 MAX_KEY = 1023  # table_static.c
