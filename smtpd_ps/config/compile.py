@@ -212,7 +212,7 @@ def _lookup(
 ) -> LookupSettings:
     rules = tuple(
         RuleSettings(
-            conditions=tuple(ConditionSettings(c.kind, c.negated, c.table) for c in rule.conditions),
+            conditions=tuple(ConditionSettings(c.kind, c.negated, c.table, c.regex) for c in rule.conditions),
             action=rule.action,
             line=rule.where.line,
         )

@@ -163,6 +163,7 @@ class Condition:
     kind: ConditionKind
     negated: bool = False
     table: str = ""
+    regex: bool = False  # the table holds patterns
 
 
 @dataclass(frozen=True, slots=True)

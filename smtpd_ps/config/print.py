@@ -158,4 +158,5 @@ def _rule(conf: Configuration, rule: Rule) -> str:
 
 
 def _condition(conf: Configuration, condition: Condition) -> str:
-    return ("!" if condition.negated else "") + _option(conf, _CONDITIONS[condition.kind], condition.table)
+    words = _CONDITIONS[condition.kind] + (" regex" if condition.regex else "")
+    return ("!" if condition.negated else "") + _option(conf, words, condition.table)

@@ -74,11 +74,12 @@ class SmtpSettings(Value, frozen=True):
 
 
 class ConditionSettings(Value, frozen=True):
-    """One condition of a match rule; `table` holds the values it compares with, if any."""
+    """One condition of a match rule; `table` holds the values or patterns it compares with, if any."""
 
     kind: ConditionKind
     negated: bool = False
     table: Name = ""
+    regex: bool = False
 
 
 class RuleSettings(Value, frozen=True):

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smtpd_ps.contract.messages import Asset
-from smtpd_ps.contract.settings import LookupSettings
+from smtpd_ps.contract.settings import LookupSettings, TableSettings
 from smtpd_ps.pure import hosts_file
+from smtpd_ps.pure.ere import Ere
+from smtpd_ps.pure.ere_syntax import EreError
 from smtpd_ps.pure.hosts_file import Hosts, ResolverSettings
 from smtpd_ps.pure.table import MAX_TABLE_BYTES, Table, TableError, from_settings, parse_table
 
@@ -45,6 +47,7 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
         finally:
             os.close(fd)
     tables: dict[str, Table] = {}
+    of_patterns = {condition.table for rule in settings.rules for condition in rule.conditions if condition.regex}
     for table in settings.tables:
         if table.source == "inline":
             tables[table.name] = from_settings(table)
@@ -54,7 +57,7 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
             errors.append(f"table {table.name}: no file came with it")
             continue
         try:
-            tables[table.name] = parse_table(table.name, content, table.path or table.name)
+            tables[table.name] = _parse(table, content, table.name in of_patterns)
         except TableError as error:
             errors.extend(error.errors)
     resolver = hosts_file.parse_resolv_conf(data.get(("resolv.conf", ""), b""))
@@ -66,6 +69,19 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
     if errors:
         raise FilesError(errors)
     return Files(tables, resolver, hosts_file.parse_hosts(data.get(("hosts", ""), b"")))
+
+
+def _parse(settings: TableSettings, content: bytes, patterns: bool) -> Table:
+    """The table of a file. Patterns are a list whatever blanks and colons they have. Raises TableError."""
+    path = settings.path or settings.name
+    if not patterns:
+        return parse_table(settings.name, content, path)
+    table = parse_table(settings.name, content, path, "list", lambda key: Ere((key,)))
+    try:
+        Ere(table.entries)
+    except EreError as error:
+        raise TableError((f"{path}: {error}",)) from None
+    return table
 
 
 def _read(fd: int) -> bytes:

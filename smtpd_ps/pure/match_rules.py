@@ -16,6 +16,7 @@ from smtpd_ps.pure.match_tables import (
     match_domains,
     match_mailaddrs,
     match_netaddrs,
+    match_patterns,
     match_words,
 )  # fmt: skip
 from smtpd_ps.pure.table import Table
@@ -44,6 +45,7 @@ class Facts:
     domain: str  # of the recipient
 
 
+Service = Literal["domain", "mailaddr", "netaddr", "string", "regex"]
 Detail = Literal["helo", "tls", "sender"]  # what of Facts, beyond the recipient, a rule reads
 _SourceTest = Callable[[Source], bool]
 _FactsTest = Callable[[Facts], bool]
@@ -125,7 +127,10 @@ class RuleBook:
                 reads.add(detail)
         return _Rule(settings, tuple(source_tests), tuple(facts_tests), frozenset(reads))
 
-    def _compile(self, table: str, service: Literal["domain", "mailaddr", "netaddr", "string"]) -> Predicate:
+    def _compile(self, condition: ConditionSettings, service: Service) -> Predicate:
+        return self._predicate(condition.table, "regex" if condition.regex else service)
+
+    def _predicate(self, table: str, service: Service) -> Predicate:
         made = self._compiled.get((table, service))
         if made is None:
             keys = self._tables[table].entries
@@ -138,6 +143,8 @@ class RuleBook:
                     made = match_netaddrs(keys)
                 case "string":
                     made = match_words(keys)
+                case "regex":
+                    made = match_patterns(keys)
                 case _:
                     assert_never(service)
             self._compiled[table, service] = made
@@ -154,21 +161,24 @@ class RuleBook:
             case "from-socket":
                 # OpenSMTPD skips such a rule for re-injected mail, negated or not.
                 return lambda source: not source.reinjected and (source.address == LOCAL) is wanted
+            case "from-src" if condition.regex:
+                texts = self._compile(condition, "regex")
+                return lambda source: texts(LOCAL if source.reinjected else _written(source.address)) is wanted
             case "from-src":
-                nets = self._compile(condition.table, "netaddr")
+                nets = self._compile(condition, "netaddr")
                 return lambda source: nets(LOCAL if source.reinjected else source.address) is wanted
             case "from-auth" | "auth":
-                return self._auth_test(condition.table, wanted)
+                return self._auth_test(condition, wanted)
             case "tag":
-                tags = self._compile(condition.table, "string")
+                tags = self._compile(condition, "string")
                 return lambda source: tags(source.tag.lower()) is wanted
             case _:
                 return None
 
-    def _auth_test(self, table: str, wanted: bool) -> _SourceTest:
-        if not table:
+    def _auth_test(self, condition: ConditionSettings, wanted: bool) -> _SourceTest:
+        if not condition.table:
             return lambda source: (source.user is not None) is wanted
-        words, addresses = self._compile(table, "string"), self._compile(table, "mailaddr")
+        words, addresses = self._compile(condition, "string"), self._compile(condition, "mailaddr")
 
         def listed(source: Source) -> bool:
             if source.user is None:
@@ -186,15 +196,18 @@ class RuleBook:
             case "for-local":
                 return _on_domain(self._is_local_name, wanted), None
             case "for-domain":
-                return _on_domain(self._compile(condition.table, "domain"), wanted), None
+                return _on_domain(self._compile(condition, "domain"), wanted), None
             case "for-rcpt-to" | "rcpt-to":
-                to = self._compile(condition.table, "mailaddr")
+                to = self._compile(condition, "mailaddr")
                 return (lambda facts: to(facts.recipient) is wanted), None
             case "helo":
-                helo = self._compile(condition.table, "domain")
+                helo = self._compile(condition, "domain")
                 return (lambda facts: helo(facts.helo) is wanted), "helo"
+            case "mail-from" if condition.regex:
+                text = self._compile(condition, "regex")
+                return (lambda facts: text(facts.sender or "@") is wanted), "sender"
             case "mail-from":
-                sender = self._compile(condition.table, "mailaddr")
+                sender = self._compile(condition, "mailaddr")
                 return (lambda facts: sender(facts.sender) is wanted), "sender"
             case "tls":
                 return (lambda facts: facts.tls is wanted), "tls"
@@ -220,6 +233,11 @@ def _local_source(local_addresses: tuple[str, ...]) -> Predicate:
         return parsed is not None and parsed.is_loopback
 
     return is_local
+
+
+def _written(address: str) -> str:
+    """An address as OpenSMTPD compares it with patterns: IPv6 in brackets."""
+    return f"[{address.lower()}]" if ":" in address else address
 
 
 def _literals(address: str) -> tuple[str, ...]:

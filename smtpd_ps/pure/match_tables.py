@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 from smtpd_ps.pure.address import split
+from smtpd_ps.pure.ere import Ere
 
 Predicate = Callable[[str], bool]
 
@@ -133,6 +134,14 @@ def match_netaddrs(keys: Iterable[str]) -> Predicate:
         return any(value >> ignored in values for ignored, values in by_version[parsed.version])
 
     return matches
+
+
+def match_patterns(keys: Iterable[str]) -> Predicate:
+    """Whether a lower-case text contains a match of one of the keys (table service "regex").
+
+    Raises EreError for a key that is no pattern (pure/ere).
+    """
+    return Ere(keys).search
 
 
 def client_address(text: str) -> IPv4Address | IPv6Address | None:

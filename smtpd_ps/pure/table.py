@@ -5,7 +5,7 @@ or a map (`key[:] value`); its first entry decides, or a `# @list` comment befor
 case-insensitive and kept in lower case (QUIRKS 24).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,15 +46,21 @@ def from_settings(settings: TableSettings) -> Table:
     return Table(settings.name, settings.kind, {key.lower(): value for key, value in settings.entries})
 
 
-def parse_table(name: str, data: bytes, path: str) -> Table:
+def parse_table(
+    name: str,
+    data: bytes,
+    path: str,
+    kind: TableKind | None = None,
+    check_key: Callable[[str], object] | None = None,
+) -> Table:
     """The table in the file `data`; `path` is for messages.
 
-    An empty file is a map. Of two entries with one key the later holds. Raises TableError that
-    names every bad line (up to MAX_ERRORS).
+    Without a `kind` the file says it; an empty one is a map. Of two entries with one key the
+    later holds. `check_key` raises ValueError for a key that the table's use does not allow.
+    Raises TableError that names every bad line (up to MAX_ERRORS).
     """
     if len(data) > MAX_TABLE_BYTES:
         raise TableError((f"{path}: larger than {MAX_TABLE_BYTES} bytes",))
-    kind: TableKind | None = None
     entries: dict[str, str] = {}
     errors: list[str] = []
     for number, raw in enumerate(data.split(b"\n"), 1):
@@ -71,6 +77,8 @@ def parse_table(name: str, data: bytes, path: str) -> Table:
             if kind is None:
                 kind = "list" if cut == len(text) else "map"
             key, value = _entry(text, cut, kind)
+            if check_key is not None:
+                check_key(key)
             entries[key.lower()] = value
         except ValueError as error:
             errors.append(f"{path}:{number}: {error}")

@@ -64,6 +64,8 @@ def either(*texts: str) -> st.SearchStrategy[str]:
 _LISTS = st.one_of(value, braces(False), either("<names>", "<$names>", '<"tag">', "<file>"))
 _KEYED = st.one_of(_LISTS, braces(True), either("<pairs>"))
 _PAIRS = st.one_of(braces(True), either("<pairs>", "<file>"))
+_PATTERN = either('"^[a-z]+$"', '"(?i)[[:alpha:]]\\\\."', "x", '"a{2,}|b"', '"\\$"')
+_PATTERNS = st.one_of(_PATTERN, braces(False, _PATTERN), either("<names>", "<file>"))
 _SOURCES = st.one_of(st.sampled_from(ADDRESSES), braces(False, st.sampled_from(ADDRESSES)), either("<file>"))
 
 PREAMBLE = """\
@@ -139,14 +141,18 @@ def _conditions(draw: st.DrawFn) -> str:
     source = st.one_of(
         either("from any", "from local", "from socket", "from auth"),
         after("from auth", _LISTS), after("from src", _SOURCES), after("from mail-from", _KEYED),
+        after("from src regex", _PATTERNS), after("from auth regex", _PATTERNS),
+        after("from mail-from regex", _PATTERNS),
     )  # fmt: skip
     target = st.one_of(
-        either("for any", "for local"), after("for domain", _LISTS), after("for rcpt-to", _KEYED)
+        either("for any", "for local"), after("for domain", _LISTS), after("for rcpt-to", _KEYED),
+        after("for domain regex", _PATTERNS), after("for rcpt-to regex", _PATTERNS),
     )  # fmt: skip
-    chosen = draw(options(source, target, after("helo", _LISTS), after("tag", _LISTS), either("tls")))
+    helo = st.one_of(after("helo", _LISTS), after("helo regex", _PATTERNS))
+    chosen = draw(options(source, target, helo, after("tag", _LISTS), either("tls")))
     for word in ("auth", "mail-from", "rcpt-to"):
         if draw(st.booleans()) and f"from {word}" not in chosen and f"for {word}" not in chosen:
-            chosen += f" {draw(either('', '!', '! '))}{word} {draw(_KEYED)}"
+            chosen += f" {draw(either('', '!', '! '))}{word} {draw(st.one_of(_KEYED, after('regex', _PATTERNS)))}"
     return chosen
 
 

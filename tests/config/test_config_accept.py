@@ -237,6 +237,24 @@ def test_conditions(load_text, line: str, conditions: list[tuple[str, bool, list
     assert conf.rules[0].action == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("for domain regex", "for-domain"), ("for rcpt-to regex", "for-rcpt-to"), ("from auth regex", "from-auth"),
+        ("from src regex", "from-src"), ("auth regex", "auth"), ("helo regex", "helo"), ("rcpt-to regex", "rcpt-to"),
+        ("mail-from regex", "mail-from"), ("from mail-from regex", "mail-from"), ("tag regex", "tag"),
+    ],
+)  # fmt: skip
+def test_regex_conditions(load_text, line: str, kind: str) -> None:
+    """regex stands before the values of every condition that compares text, in place or in a table."""
+    forms = (('"(?i)^A"', ["(?i)^A"]), ('{ "^a", "b$" }', ["^a", "b$"]), ("<f>", []), ("<t>", ["[[:alpha:]]"]))
+    for values, names in forms:
+        conf = load_text(f'table f "/f"\ntable t {{ "[[:alpha:]]" }}\nmatch !{line} {values} reject\n')
+        (found,) = [condition for condition in conf.rules[0].conditions if condition.regex]
+        assert (found.kind, found.negated) == (kind, True)
+        assert [key for key, _ in conf.tables[found.table].entries] == names
+
+
 def test_inline_tables_over_several_lines(load_text) -> None:
     """Commas, blanks or line ends between values; = and => in mappings (QUIRKS 18)."""
     text = """

@@ -222,8 +222,24 @@ MATCH = [
      "1: expected the name of an action, found the end of the line"),
     ("match from any reject tag x", '1: expected the end of the line, found the keyword "tag"'),
     ("match from rdns reject", "1: rdns is not supported yet"),
-    ("match for domain regex x reject", "1: regex is not supported yet"),
-    ("match helo regex x reject", "1: regex is not supported yet"),
+    ('match for domain regex "(" reject',
+     '1: "(" is not a regular expression: an empty pattern or branch at character 2'),
+    ('table p { "a" "b**" }\nmatch helo regex <p> reject',
+     '2: "b**" is not a regular expression: a repetition of a repetition at character 3'),
+    ('match helo regex { "(a{255}){40}" "(b{255}){40}" } reject',
+     "1: the regular expressions together: with its repetitions written out it is too large"),
+    ("match for domain regex reject",
+     '1: expected a value, <table> or values in braces after "for domain regex", found the keyword "reject"; '
+     "quote it to use it as a value"),
+    ("match auth regex reject",
+     '1: expected a value, <table> or values in braces after "auth regex", found the keyword "reject"; '
+     "quote it to use it as a value"),
+    ("match mail-from regex <map> reject",
+     '4: mail-from regex needs a list such as { a, b }, but table "map" is a mapping'),
+    ("match from any regex x reject",
+     f'1: expected a condition ({WORDS}), action or reject, found the keyword "regex"'),
+    ("match tls regex x reject",
+     f'1: expected a condition ({WORDS}), action or reject, found the keyword "regex"'),
 ]  # fmt: skip
 
 GLOBAL = [

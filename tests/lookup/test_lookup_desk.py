@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lookup_dns_server import DnsServer, run_until
+from support.dns_server import DnsServer, run_until
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import ROUTES
@@ -84,14 +84,14 @@ class Box:
 
 
 class World:
-    def __init__(self, loop: Loop, server: DnsServer) -> None:
+    def __init__(self, loop: Loop, server: DnsServer, settings: LookupSettings = SETTINGS) -> None:
         self.loop, self.server = loop, server
         self.warnings: list[str] = []
-        tables = read_files(SETTINGS, ()).tables
+        tables = read_files(settings, ()).tables
         self.checking = Checking(loop, PasswordHashes(crypt_r.load()))
         self.checking.start()
         files = Files(tables, server.settings, NO_HOSTS)
-        self.desk = Desk(loop, SETTINGS, files, self.checking, self.warnings.append)
+        self.desk = Desk(loop, settings, files, self.checking, self.warnings.append)
         self.boxes = {p: Box(p) for p in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.PARENT)}
         for process, box in self.boxes.items():
             self.desk.attach(process, box)
@@ -433,3 +433,50 @@ def test_bad_files_are_all_named(tmp_path: Path) -> None:
         read_files(file_settings("t", "u", resolver="nonsense"), assets)
     assert [error.split(":")[0] for error in caught.value.errors] == ["/etc/t", "table u", "resolver"]
     assert caught.value.errors[0].startswith("/etc/t:2: ")
+
+
+def pattern_settings() -> LookupSettings:
+    rule = RuleSettings((ConditionSettings("helo", table="p", regex=True),), "", 1)
+    return LookupSettings("h", (rule,), (), (TableSettings("p", "file", "map", path="/etc/p"),), (), ())
+
+
+def test_a_file_of_patterns(tmp_path: Path) -> None:
+    """The table of a regex condition holds one pattern a line, with any characters in it."""
+    data = b"# patterns\n(^|\\.)dyn[[:digit:]]\n\n[0-9]+: .*\n"
+    files = read_files(pattern_settings(), [asset(tmp_path, "table", "p", data)])
+    assert list(files.tables["p"].entries) == ["(^|\\.)dyn[[:digit:]]", "[0-9]+: .*"]
+    assert files.tables["p"].kind == "list"
+
+
+@pytest.mark.parametrize(
+    ("data", "errors"),
+    [
+        (b"a\n(b\nc\n*\n",
+         ("/etc/p:2: \"(\" without \")\" at character 1", "/etc/p:4: nothing to repeat at character 1")),
+        (b"".join(b"%d(abcd){255}\n" % n for n in range(60)),
+         ("/etc/p: with its repetitions written out it is too large",)),
+    ],
+)  # fmt: skip
+def test_bad_patterns_are_named(tmp_path: Path, data: bytes, errors: tuple[str, ...]) -> None:
+    """A line that is no pattern, and patterns that are too much together."""
+    with pytest.raises(FilesError) as caught:
+        read_files(pattern_settings(), [asset(tmp_path, "table", "p", data)])
+    assert caught.value.errors == errors
+
+
+def test_rules_with_patterns(loop: Loop, dns_server: DnsServer) -> None:
+    """A regex condition decides about a recipient, and the cache keeps what it reads apart."""
+    rule = RuleSettings(
+        (condition("from-any"), condition("for-any"), ConditionSettings("mail-from", table="p", regex=True)), "out", 1
+    )
+    patterns = TableSettings("p", "inline", "list", (("^(bob|eve)?@", ""),))
+    settings = LookupSettings("mx.example.com", (rule,), (ActionSettings("out", "relay"),), (patterns,), (), ())
+    world = World(loop, dns_server, settings)
+    world.connect(address="127.0.0.1")
+    world.smtp.take()
+    for sender in ("Bob@far.org", "", "EVE@x.org"):
+        world.rcpt("x@elsewhere.org", sender=sender)
+        assert isinstance(world.queue.take(), m.RcptAccept)
+    world.rcpt("x@elsewhere.org", sender="robert@far.org")
+    assert refused(world.smtp.take()) == (550, "Invalid recipient")
+    world.checking.stop()

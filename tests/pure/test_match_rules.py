@@ -139,6 +139,57 @@ def test_other_conditions(
     assert rules.view(REMOTE).reads == {reads}
 
 
+def pattern_books(condition: str, pattern: str, other: ConditionKind) -> tuple[RuleBook, RuleBook]:
+    """Rules with a regex condition, and with its negation."""
+    tables = {"p": Table("p", "list", {"zzz": "", pattern.lower(): ""})}
+    plain, negated = (
+        RuleSettings((ConditionSettings(other), ConditionSettings(condition, no, "p", True)), "yes", 1)  # type: ignore[arg-type]
+        for no in (False, True)
+    )
+    return RuleBook((plain,), tables, (), (), "+"), RuleBook((negated,), tables, (), (), "+")
+
+
+@pytest.mark.parametrize(
+    ("condition", "pattern", "holds", "fails"),
+    [
+        ("for-domain", "(^|[.])example[.]net$", [facts("x@example.net"), facts("x@a.b.example.net")],
+         [facts("x@badexample.net")]),
+        ("for-rcpt-to", "^(sales|info)@", [facts("info@a.org")], [facts("info+x@a.org")]),
+        ("rcpt-to", "[+]list@", [facts("a+list@b.org")], [facts("list@b.org")]),
+        ("helo", "^[[]", [facts(helo="[192.0.2.1]")], [facts(helo="a.example")]),
+        ("mail-from", "^@$", [facts(sender="")], [facts()]),
+        ("mail-from", "(?i)^S@", [facts()], [facts(sender="")]),
+    ],
+)  # fmt: skip
+def test_regex_on_what_is_said(condition: str, pattern: str, holds: list[Facts], fails: list[Facts]) -> None:
+    """Patterns are looked for anywhere in the whole address, domain or name; the null sender is @."""
+    rules, opposite = pattern_books(condition, pattern, "from-any")
+    for what in holds:
+        assert (chosen(rules, REMOTE, what), chosen(opposite, REMOTE, what)) == ("yes", "none")
+    for what in fails:
+        assert (chosen(rules, REMOTE, what), chosen(opposite, REMOTE, what)) == ("none", "yes")
+
+
+@pytest.mark.parametrize(
+    ("condition", "pattern", "holds", "fails"),
+    [
+        ("from-src", "^192[.]0[.]2[.]", [Source("192.0.2.77")], [Source("192.0.20.1"), Source("local")]),
+        ("from-src", "^[[]2001:db8:", [Source("2001:db8::1")], [Source("192.0.2.1")]),
+        ("from-src", "^local$", [Source("local"), Source("192.0.2.1", reinjected=True)], [Source("192.0.2.1")]),
+        ("tag", "^(office|home)$", [Source("::1", tag="Home")], [Source("::1"), Source("::1", tag="homes")]),
+        ("auth", "@example[.]org$", [Source("::1", user="Bob@Example.org")], [Source("::1"), Source("::1", user="b")]),
+        ("from-auth", "^b", [Source("::1", user="bob")], [Source("::1"), Source("::1", user="eve")]),
+    ],
+)
+def test_regex_on_the_client(condition: str, pattern: str, holds: list[Source], fails: list[Source]) -> None:
+    """Addresses are compared as text, IPv6 in brackets; who has not authenticated matches no user."""
+    rules, opposite = pattern_books(condition, pattern, "for-any")
+    for source in holds:
+        assert (chosen(rules, source, facts()), chosen(opposite, source, facts())) == ("yes", "none")
+    for source in fails:
+        assert (chosen(rules, source, facts()), chosen(opposite, source, facts())) == ("none", "yes")
+
+
 def test_negated_any() -> None:
     """`!from any` and `!for any` never match."""
     assert chosen(book(rule("a", "!from-any", "for-any")), REMOTE, facts()) == "none"

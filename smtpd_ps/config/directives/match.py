@@ -13,6 +13,8 @@ from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Token
 from smtpd_ps.contract.settings import ConditionKind
+from smtpd_ps.pure.ere import Ere
+from smtpd_ps.pure.ere_syntax import EreError
 from smtpd_ps.pure.match_tables import parse_network
 
 MAX_CONDITIONS = 32  # contract.settings.RuleSettings
@@ -98,15 +100,18 @@ def _condition(p: Parser, word: Token, negated: bool, given: set[str]) -> list[C
     assert criterion is not None
     if criterion.says:
         _once(p, word, criterion.says, given)
-    if p.at("regex"):
-        p.fail(p.peek(), "regex is not supported yet")
     table = ""
-    if criterion.tables and (not criterion.optional or at_table(p)):
+    regex = bool(criterion.tables) and p.accept("regex") is not None
+    if regex:
+        place = p.peek()
+        table = table_argument(p, f"{purpose} regex", _LIST)
+        _check_patterns(p, place, table)
+    elif criterion.tables and (not criterion.optional or at_table(p)):
         place = p.peek()
         table = table_argument(p, purpose, criterion.tables)
         if criterion.kind == "from-src":
             _check_networks(p, place, table)
-    made = [Condition(criterion.kind, negated, table)]
+    made = [Condition(criterion.kind, negated, table, regex)]
     if word.text == "from" and criterion.kind == "mail-from":
         made.insert(0, Condition("from-any"))  # ruleset.c: any client, this sender
     return made
@@ -125,6 +130,24 @@ def _check_networks(p: Parser, place: Token, name: str) -> None:
     for text, _value in table.entries:
         if parse_network(text) is None and text.lower() != "local":
             p.report(place, f'"{text}" is not an address or a network such as 192.0.2.0/24')
+
+
+def _check_patterns(p: Parser, place: Token, name: str) -> None:
+    """The patterns in place, each and all together; those of a file are checked when lookup reads it."""
+    table = p.draft.tables.get(name)
+    if table is None or table.kind != "list":
+        return
+    patterns = [text for text, _value in table.entries]
+    for text in patterns:
+        try:
+            Ere((text,))
+        except EreError as error:
+            p.report(place, f'"{text}" is not a regular expression: {error}')
+            return
+    try:
+        Ere(patterns)
+    except EreError as error:
+        p.report(place, f"the regular expressions together: {error}")
 
 
 def _target(p: Parser) -> str:

@@ -1,0 +1,73 @@
+"""Match rules in the real daemon: what a client is answered, and where its mail goes."""
+
+import contextlib
+from collections.abc import Iterator
+
+from support.daemon import Daemon, wait_until
+from support.sink import sinking
+
+MESSAGE = "From: a@client.test\r\nSubject: rules\r\n\r\nbody\r\n"
+
+PATTERNS = """
+table spammers "{dir}/spammers"
+listen on 127.0.0.1 port {port} tag OUTSIDE
+action out relay host "smtp://127.0.0.1:SINK"
+match from any for any mail-from regex <spammers> reject
+match from src regex "^127[.]0[.]0[.][0-9]+$" for domain regex { "(^|[.])ours[.]test$", "^x{3}$" } tag regex "^out" \\
+    action out
+"""
+
+
+@contextlib.contextmanager
+def prepared(config: str, **files: str) -> Iterator[Daemon]:
+    """A daemon that is not started yet, with files in its directory."""
+    daemon = Daemon(config)
+    for name, text in files.items():
+        (daemon.dir / name).write_text(text)
+    try:
+        yield daemon
+    finally:
+        if daemon.process and daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.process.wait()
+        daemon.remove()
+
+
+def replies(daemon: Daemon, sender: str, rcpt: str) -> tuple[int, bytes]:
+    """What RCPT is answered in a session of its own."""
+    with daemon.smtp() as client:
+        client.ehlo()
+        assert client.mail(sender)[0] == 250
+        return client.rcpt(rcpt)
+
+
+def test_rules_with_patterns() -> None:
+    """Patterns in a file and in place decide about live sessions; a hostile address costs no time."""
+    spammers = "# a pattern a line\n^(a+)+@\n[[:digit:]]{6,}\n"
+    hostile = "a" * 60 + "!@client.test"
+    with sinking() as sink, prepared(PATTERNS.replace("SINK", str(sink.port)), spammers=spammers) as daemon:
+        daemon.start()
+        for sender, rcpt, code in (
+            ("carol@client.test", "b@ours.test", 250),
+            ("carol@client.test", "b@Sub.Ours.test", 250),
+            ("carol@client.test", "b@xxx", 250),
+            (hostile, "b@ours.test", 250),
+            ("AAA@client.test", "b@ours.test", 550),
+            ("x123456@client.test", "b@ours.test", 550),
+            ("carol@client.test", "b@notours.test", 550),
+            ("carol@client.test", "b@xxxx", 550),
+        ):
+            assert replies(daemon, sender, rcpt)[0] == code, (sender, rcpt)
+        with daemon.smtp() as client:
+            client.sendmail("carol@client.test", ["b@ours.test"], MESSAGE)
+        wait_until("it arrives", lambda: bool(sink.mails))
+        assert daemon.stop() == 0
+
+
+def test_a_bad_pattern_in_a_file_stops_the_start() -> None:
+    """The log names the file and the line."""
+    with prepared(PATTERNS.replace("SINK", "25"), spammers="^ok$\n(unclosed\n") as daemon:
+        daemon.start(wait=False)
+        assert daemon.process is not None
+        assert daemon.process.wait(30) == 1
+        assert f'{daemon.dir}/spammers:2: "(" without ")" at character 1' in daemon.log
