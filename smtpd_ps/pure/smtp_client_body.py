@@ -4,7 +4,7 @@ Pure; runs in delivery; handles stored message bytes. Line ends must be CRLF: sm
 else at input, and a spool that was changed by someone else is caught here (THREATS "smuggling").
 """
 
-from smtpd_ps.pure.line_ends import has_bare_line_end
+from smtpd_ps.pure.line_ends import find_line_dot, has_bare_line_end
 
 END_OF_DATA = b".\r\n"
 
@@ -20,7 +20,7 @@ def stuffed(body: bytes) -> bytes:
     """
     if has_bare_line_end(body):
         raise BareLineEnd
-    if b"." in body and b"\r\n." in body:
+    if find_line_dot(body, len(body)) >= 0:
         body = body.replace(b"\r\n.", b"\r\n..")
     if body.startswith(b"."):
         body = b"." + body
@@ -52,7 +52,7 @@ class Stuffer:
             raise BareLineEnd
         dot = self._at_line_start and chunk.startswith(b".")
         self._at_line_start = chunk.endswith(b"\r\n")
-        if b"." in chunk and b"\r\n." in chunk:
+        if find_line_dot(chunk, len(chunk)) >= 0:
             chunk = chunk.replace(b"\r\n.", b"\r\n..")
         return b"." + chunk if dot else chunk
 

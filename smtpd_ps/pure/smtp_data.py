@@ -8,7 +8,7 @@ whole, never line by line.
 
 from enum import IntFlag
 
-from smtpd_ps.pure.line_ends import has_bare_line_end, has_long_line
+from smtpd_ps.pure.line_ends import find_line_dot, has_bare_line_end, has_long_line
 
 MAX_LINE = 65_535  # OpenSMTPD's; RFC 5321 4.5.3.1.6 asks for 998
 
@@ -49,9 +49,12 @@ class DataReader:
         """Take a block; return what it adds to the message. At the end `done` and `rest` are set."""
         if self._held:
             data = self._held + data
-        # Base64 has no dot: one glance then spares the search for the end and for stuffed dots.
-        dot = data.find(b"\r\n.") if b"." in data else -1
-        end = data.find(_END, dot) if dot >= 0 else -1
+        # As a rule the end is at the end, and no line before it begins with a dot.
+        ended = data.endswith(_END)
+        dot = find_line_dot(data, len(data) - 3 if ended else len(data))
+        end = len(data) - 5 if ended else -1
+        if dot >= 0:
+            end = data.find(_END, dot)
         if end >= 0:
             self.done = True
             self.rest = data[end + 5 :]

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtpd_ps.pure.line_ends import has_bare_line_end, has_long_line
+from smtpd_ps.pure.line_ends import find_line_dot, has_bare_line_end, has_long_line
 
 PIECES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\0", b"\x0b", b"\x85", b"\xff"]), max_size=30)
 
@@ -36,3 +36,11 @@ def test_a_long_line_is_one_of_more_than_the_maximum(block: bytes, max_bytes: in
     assert has_long_line(block, max_bytes) == (
         any(len(line) + 1 > max_bytes for line in lines[:-1]) or len(lines[-1]) > max_bytes
     )
+
+
+@given(st.lists(st.sampled_from([b"\r\n", b".", b"\r\n.", b"a", b"\n"]), max_size=12).map(b"".join), st.integers(0, 30))
+@example(b"\r\n.", 2)
+@example(b"\r\n.", 3)
+def test_a_dot_in_front_is_found_before_the_end(block: bytes, end: int) -> None:
+    """As by searching what is before the end."""
+    assert find_line_dot(block, end) == block[:end].find(b"\r\n.")
