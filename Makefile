@@ -18,10 +18,10 @@ venv = .venv-$(version)
 bin = $(venv)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help all demo test test-passlib check docs interop install clean
+.PHONY: help all demo test test-passlib check docs interop bench bench-quick install clean
 
 help: ## say what there is (what `make` alone does)
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo 'PYTHON=python3.13 chooses another Python; each has an environment of its own, .venv-VERSION.'
 
 all: test check ## test and check
@@ -56,6 +56,16 @@ docs: $(venv)/.run ## write what is generated anew: tables of docs/ARCHITECTURE.
 interop: $(venv)/.test ## delivery to real Dovecot, Cyrus and Postfix, and real clients (installs them)
 	@sh .ci/need -n $$(cat tests/interop/packages.txt)
 	$(bin)/python -m pytest tests/interop
+
+# Needs root and Debian. The other servers are unpacked into a cache and run from there, never installed.
+# BENCH='--peers smtpd_ps,postfix+tuned --workloads W1 --runs 5' chooses; see docs/PERFORMANCE.md.
+bench: $(venv)/.run ## measure it beside OpenSMTPD and Postfix: all workloads, three runs, about 45 minutes
+	@sh .ci/need strace openssl
+	$(bin)/python -m bench $(BENCH)
+
+bench-quick: $(venv)/.run ## the same in three minutes: four workloads, fewer messages, one run
+	@sh .ci/need strace openssl
+	$(bin)/python -m bench --quick $(BENCH)
 
 install: ## install below PREFIX (default /usr/local), inside DESTDIR where given
 	sh .ci/install '$(python)' '$(DESTDIR)' '$(PREFIX)' '$(OS)'
