@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
-from lookup_dns_server import DnsServer
+from support.dns_server import DnsServer
 
 from smtpd_ps.lookup import dns_wire
 from smtpd_ps.runtime.loop import Loop

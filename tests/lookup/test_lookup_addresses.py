@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from lookup_dns_server import DnsServer, run_until
+from support.dns_server import DnsServer, run_until
 
 from smtpd_ps.contract.messages import Route, RouteQuery
 from smtpd_ps.contract.settings import ActionSettings

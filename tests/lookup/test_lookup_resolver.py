@@ -6,7 +6,7 @@ import dns.message
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lookup_dns_server import DnsServer, run_until
+from support.dns_server import DnsServer, run_until
 
 from smtpd_ps.lookup import dns_exchange, dns_wire
 from smtpd_ps.lookup.dns_exchange import Servers
