@@ -17,7 +17,7 @@ AuthOffer = Literal["none", "optional", "require"]
 ActionKind = Literal["maildir", "mbox", "lmtp", "relay"]
 RouteShape = Literal["agent", "lmtp", "mx", "host"]
 ConditionKind = Literal[
-    "from-any", "from-local", "from-socket", "from-src", "from-auth",
+    "from-any", "from-local", "from-socket", "from-src", "from-rdns", "from-auth",
     "for-any", "for-local", "for-domain", "for-rcpt-to",
     "auth", "tag", "helo", "mail-from", "rcpt-to", "tls",
 ]  # fmt: skip

@@ -98,8 +98,9 @@ class Desk:
             self._peers_by_process[Process.SMTP].send(m.PeerInfo(query.session, "", False))
             return
 
-        def done(name: str, confirmed: bool) -> None:
-            session.name = name
+        def done(name: str, confirmed: bool, told: bool) -> None:
+            for request in self.sessions.named(session, name, told):
+                self._recipients.decide(session, request)
             if self.sessions.get(query.session) is session:
                 self._peers_by_process[Process.SMTP].send(m.PeerInfo(query.session, name, confirmed))
 

@@ -19,7 +19,9 @@ CACHE_ENTRIES = 8192
 MIN_TTL_SECS = 10.0  # of our own conclusion, so that a flood of connections costs little
 LOCAL = "local"
 
-Done = Callable[[str, bool], None]  # the name, "" without one, and whether it is confirmed
+# The name, "" without one; whether the name's own addresses confirm it; and False where DNS
+# did not tell whether there is a name.
+Done = Callable[[str, bool, bool], None]
 
 
 class Peers:
@@ -32,21 +34,21 @@ class Peers:
     def ask(self, address: str, done: Done) -> None:
         """Call `done` once, possibly before this returns."""
         if address == LOCAL:
-            done("localhost", True)
+            done("localhost", True, True)
             return
         known = self._known.get(address, self._loop.now())
         if known is not None:
-            done(*known)
+            done(*known, True)
             return
         try:
             parsed = ip_address(address.partition("%")[0])
         except ValueError:
-            done("", False)
+            done("", False, True)
             return
         static = self._book.hosts.names.get(str(parsed), "localhost" if parsed.is_loopback else "")
         if static:
             forward = self._book.hosts.addresses.get(static.lower(), ())
-            done(static, parsed.is_loopback or str(parsed) in forward)
+            done(static, parsed.is_loopback or str(parsed) in forward, True)
             return
         query = _PeerQuery(self._loop, self._book, str(parsed), partial(self._learned, address), done)
         self._resolver.ask(parsed.reverse_pointer, Type.PTR, query.named)
@@ -64,17 +66,19 @@ class _PeerQuery:
         self._book, self._address, self._learned = book, address, learned
         self._done: Done | None = done
         self._name = ""
+        self._told = False  # by DNS: the name, or that there is none
         self._expires = 0.0
         self._patience = loop.call_later(PATIENCE_SECS, self._tell)
 
     def named(self, answer: Answer) -> None:
         """The PTR records came."""
         self._expires = answer.expires
+        self._told = answer.status is not Status.TEMPORARY
         self._name = next((name for name in answer.texts if host_valid(name)), "")
         if self._name:
             self._book.resolve(self._name, self._forward)
         else:
-            self._conclude(False, answer.status is not Status.TEMPORARY)
+            self._conclude(False, self._told)
 
     def _forward(self, found: HostAddresses) -> None:
         self._expires = min(self._expires, found.expires)
@@ -89,4 +93,4 @@ class _PeerQuery:
         self._patience.cancel()
         done, self._done = self._done, None
         if done is not None:
-            done(self._name, confirmed)
+            done(self._name, confirmed, self._told)

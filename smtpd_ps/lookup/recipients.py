@@ -18,6 +18,7 @@ from smtpd_ps.pure.match_rules import Facts
 from smtpd_ps.runtime.loop import Loop
 
 CACHE_ENTRIES = 50_000
+MAX_HELD = 1000  # recipients of a session that wait for the client's name
 DECISION_SECS = 10.0  # of one that depends on a user, who may come or go
 
 Decision = Accepted | Refused
@@ -49,6 +50,16 @@ class Recipients:
             self._warn(f"recipient of an unknown session {request.session:016x}")
             self._answer(request, None, TEMPORARY)
             return
+        if session.held is not None:
+            if len(session.held) < MAX_HELD:
+                session.held.append(request)
+            else:
+                self._answer(request, session, TEMPORARY)
+            return
+        self.decide(session, request)
+
+    def decide(self, session: Session, request: RcptRequest) -> None:
+        """Answer a recipient of a session of which all is known that can be."""
         if session.valid_sender != request.sender:
             if request.sender and not mailbox_valid(request.sender):
                 self._warn(f"smtp sent an invalid sender <{request.sender}>")

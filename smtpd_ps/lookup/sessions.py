@@ -4,6 +4,7 @@ Runs in lookup. The authentication recorded here is the only one that rules look
 claim one.
 """
 
+from smtpd_ps.contract.messages import RcptRequest
 from smtpd_ps.contract.values import Client
 from smtpd_ps.pure.match_rules import LOCAL, RuleBook, Source, View
 
@@ -13,12 +14,18 @@ MAX_SESSIONS = 65_536
 class Session:
     """One connection of a client."""
 
-    __slots__ = ("_client", "address", "auth_under_way", "direct", "name", "reinjected", "tag", "user", "valid_sender")
+    __slots__ = (
+        "_client", "address", "auth_under_way", "direct", "held", "name", "name_asked", "name_told", "reinjected",
+        "tag", "user", "valid_sender",
+    )  # fmt: skip
 
     def __init__(self, address: str, tag: str) -> None:
         self.address = address
         self.tag = tag
         self.name = ""
+        self.name_asked = True  # and no answer yet
+        self.name_told = False  # DNS said the name, or that there is none
+        self.held: list[RcptRequest] | None = None  # recipients that wait for the name, where rules look at it
         self.user: str | None = None
         self.auth_under_way = False
         self.valid_sender: str | None = None  # the last one that was checked
@@ -50,6 +57,15 @@ class Sessions:
         self._look(session)
         return session
 
+    def named(self, session: Session, name: str, told: bool) -> list[RcptRequest]:
+        """Reverse DNS has answered, or given up; the recipients that waited for it."""
+        session.name, session.name_asked, session.name_told = name, False, told
+        if session.held is None:
+            return []  # no rule looks at it
+        held, session.held = session.held, None
+        self._look(session)
+        return held
+
     def authenticated(self, session: Session, user: str) -> None:
         """The session has proven to be `user`."""
         session.user = user
@@ -62,13 +78,17 @@ class Sessions:
     def ours(self) -> Session:
         """A session of ourselves, for bounces: local, and authenticated as nobody."""
         session = Session(LOCAL, "")
+        session.name_asked, session.name_told = False, True
         self._look(session)
         return session
 
     def _look(self, session: Session) -> None:
         """Decide the rules' conditions on the client."""
-        session.direct = self._rules.view(Source(session.address, session.tag, session.user))
-        session.reinjected = self._rules.view(Source(session.address, session.tag, session.user, True))
+        name = session.name.lower() if session.name_told else None
+        session.direct = self._rules.view(Source(session.address, session.tag, session.user, False, name))
+        session.reinjected = self._rules.view(Source(session.address, session.tag, session.user, True, name))
+        if session.name_asked and session.direct.unsure and session.held is None:
+            session.held = []
 
     def __len__(self) -> int:
         return len(self._sessions)

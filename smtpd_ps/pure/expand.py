@@ -14,7 +14,7 @@ from enum import Enum
 from smtpd_ps.contract.settings import ActionSettings
 from smtpd_ps.pure.address import split
 from smtpd_ps.pure.expand_targets import Target, TargetError, parse_targets
-from smtpd_ps.pure.match_rules import Facts, View
+from smtpd_ps.pure.match_rules import UNSURE, Facts, View
 from smtpd_ps.pure.table import Table
 
 MAX_DEPTH = 10
@@ -67,6 +67,7 @@ Outcome = Accepted | Refused | UsersNeeded
 
 INVALID = Refused(550, "Invalid recipient")
 TEMPORARY = Refused(451, "Temporary failure")
+NAME_UNKNOWN = Refused(451, "Temporary failure in looking up the name of your host")
 LIST_FAILED = Refused(524, "5.2.4 Mailing list expansion problem")
 
 
@@ -205,7 +206,7 @@ class _Run:
         facts.recipient, facts.domain = node.text.lower(), domain.lower()
         rule = (self._reinjected if node.parent else self._direct).match(facts)
         if rule is None or not rule.action:
-            return INVALID
+            return NAME_UNKNOWN if rule is UNSURE else INVALID
         action = self._actions[rule.action]
         if action.relay:
             self._deliveries.append(Delivery(action.name, node.text, ""))

@@ -22,6 +22,8 @@ from smtpd_ps.pure.match_tables import (
 from smtpd_ps.pure.table import Table
 
 LOCAL = "local"  # the address of clients of the local socket, and of ourselves
+# In place of a rule that would be the first to match if the client's name, which DNS does not tell, matched.
+UNSURE = RuleSettings((), "", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Source:
     tag: str = ""
     user: str | None = None  # authenticated as; lookup's own record
     reinjected: bool = False
+    name: str | None = ""  # by reverse DNS, in lower case; "" without one, None while it is not known
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class Facts:
 
 Service = Literal["domain", "mailaddr", "netaddr", "string", "regex"]
 Detail = Literal["helo", "tls", "sender"]  # what of Facts, beyond the recipient, a rule reads
-_SourceTest = Callable[[Source], bool]
+_SourceTest = Callable[[Source], bool | None]  # None: it depends on a name that is not known
 _FactsTest = Callable[[Facts], bool]
 
 
@@ -60,17 +63,18 @@ class _Rule:
 
 
 class View:
-    """The rules that one kind of client has, in order."""
+    """The rules that one kind of client has, in order. `unsure`: some depend on a name that is not known."""
 
-    __slots__ = ("_rules", "number", "reads")
+    __slots__ = ("_rules", "number", "reads", "unsure")
 
-    def __init__(self, number: int, rules: tuple[_Rule, ...]) -> None:
+    def __init__(self, number: int, rules: tuple[tuple[_Rule, bool], ...]) -> None:
         self.number = number
-        self._rules = tuple((rule.facts_tests, rule.settings) for rule in rules)
-        self.reads: frozenset[Detail] = frozenset().union(*(rule.reads for rule in rules))
+        self._rules = tuple((rule.facts_tests, rule.settings if sure else UNSURE) for rule, sure in rules)
+        self.reads: frozenset[Detail] = frozenset().union(*(rule.reads for rule, _ in rules))
+        self.unsure = not all(sure for _, sure in rules)
 
     def match(self, facts: Facts) -> RuleSettings | None:
-        """The first rule that matches, or None."""
+        """The first rule that matches, None, or UNSURE."""
         for tests, rule in self._rules:
             for test in tests:
                 if not test(facts):
@@ -99,16 +103,24 @@ class RuleBook:
         )
         self._compiled: dict[tuple[str, str], Predicate] = {}
         self._rules = tuple(self._rule(rule) for rule in rules)
-        self._views: dict[tuple[int, ...], View] = {}
+        self._views: dict[tuple[tuple[int, bool], ...], View] = {}
 
     def view(self, source: Source) -> View:
         """What remains of the rules for `source`; the same object for the same remains."""
-        chosen = tuple(
-            at for at, rule in enumerate(self._rules) if all(test(source) for test in rule.source_tests)
-        )  # fmt: skip
-        view = self._views.get(chosen)
+        chosen: list[tuple[int, bool]] = []
+        for at, rule in enumerate(self._rules):
+            sure = True
+            for test in rule.source_tests:
+                said = test(source)
+                if said is False:
+                    break
+                sure = sure and said is True
+            else:
+                chosen.append((at, sure))
+        key = tuple(chosen)
+        view = self._views.get(key)
         if view is None:
-            view = self._views[chosen] = View(len(self._views), tuple(self._rules[at] for at in chosen))
+            view = self._views[key] = View(len(self._views), tuple((self._rules[at], sure) for at, sure in chosen))
         return view
 
     def _rule(self, settings: RuleSettings) -> _Rule:
@@ -167,6 +179,8 @@ class RuleBook:
             case "from-src":
                 nets = self._compile(condition, "netaddr")
                 return lambda source: nets(LOCAL if source.reinjected else source.address) is wanted
+            case "from-rdns":
+                return self._name_test(condition, wanted)
             case "from-auth" | "auth":
                 return self._auth_test(condition, wanted)
             case "tag":
@@ -174,6 +188,23 @@ class RuleBook:
                 return lambda source: tags(source.tag.lower()) is wanted
             case _:
                 return None
+
+    def _name_test(self, condition: ConditionSettings, wanted: bool) -> _SourceTest:
+        """As ruleset.c: re-injected mail is "local"; a client without a name is in no table, nor in its negation."""
+        if not condition.table:
+            return lambda source: (
+                False if source.reinjected else None if source.name is None else (source.name != "") is wanted
+            )
+        names = self._compile(condition, "domain")
+
+        def listed(source: Source) -> bool | None:
+            if source.reinjected:
+                return names(LOCAL) is wanted
+            if not source.name:
+                return None if source.name is None else False
+            return names(source.name) is wanted
+
+        return listed
 
     def _auth_test(self, condition: ConditionSettings, wanted: bool) -> _SourceTest:
         if not condition.table:
@@ -211,7 +242,7 @@ class RuleBook:
                 return (lambda facts: sender(facts.sender) is wanted), "sender"
             case "tls":
                 return (lambda facts: facts.tls is wanted), "tls"
-            case "from-any" | "from-local" | "from-socket" | "from-src" | "from-auth" | "auth" | "tag":
+            case "from-any" | "from-local" | "from-socket" | "from-src" | "from-rdns" | "from-auth" | "auth" | "tag":
                 raise AssertionError(condition.kind)  # decided on the source
             case _:
                 assert_never(condition.kind)

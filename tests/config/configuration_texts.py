@@ -139,7 +139,8 @@ _RELAY = st.one_of(
 @st.composite
 def _conditions(draw: st.DrawFn) -> str:
     source = st.one_of(
-        either("from any", "from local", "from socket", "from auth"),
+        either("from any", "from local", "from socket", "from auth", "from rdns"),
+        after("from rdns", _LISTS), after("from rdns regex", _PATTERNS),
         after("from auth", _LISTS), after("from src", _SOURCES), after("from mail-from", _KEYED),
         after("from src regex", _PATTERNS), after("from auth regex", _PATTERNS),
         after("from mail-from regex", _PATTERNS),

@@ -213,6 +213,9 @@ def test_action_options(load_text) -> None:
         ("from src 192.0.2.0/24 for any", [("from-src", False, ["192.0.2.0/24"]), ("for-any", False, None)]),
         ('from src { "10.0.0.1" "[::1]" } for any',
          [("from-src", False, ["10.0.0.1", "[::1]"]), ("for-any", False, None)]),
+        ("from rdns for any", [("from-rdns", False, None), ("for-any", False, None)]),
+        ('!from rdns { a.example, "*.b" } for any',
+         [("from-rdns", True, ["a.example", "*.b"]), ("for-any", False, None)]),
         ("from auth for any", [("from-auth", False, None), ("for-any", False, None)]),
         ("from auth bob for any", [("from-auth", False, ["bob"]), ("for-any", False, None)]),
         ('from mail-from "@a.example" for any',
@@ -241,7 +244,8 @@ def test_conditions(load_text, line: str, conditions: list[tuple[str, bool, list
     ("line", "kind"),
     [
         ("for domain regex", "for-domain"), ("for rcpt-to regex", "for-rcpt-to"), ("from auth regex", "from-auth"),
-        ("from src regex", "from-src"), ("auth regex", "auth"), ("helo regex", "helo"), ("rcpt-to regex", "rcpt-to"),
+        ("from src regex", "from-src"), ("from rdns regex", "from-rdns"),
+        ("auth regex", "auth"), ("helo regex", "helo"), ("rcpt-to regex", "rcpt-to"),
         ("mail-from regex", "mail-from"), ("from mail-from regex", "mail-from"), ("tag regex", "tag"),
     ],
 )  # fmt: skip

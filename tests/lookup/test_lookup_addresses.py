@@ -48,7 +48,14 @@ class World:
 
     def peer(self, address: str) -> tuple[str, bool]:
         out: list[tuple[str, bool]] = []
-        self.peers.ask(address, lambda name, confirmed: out.append((name, confirmed)))
+        self.peers.ask(address, lambda name, confirmed, _told: out.append((name, confirmed)))
+        run_until(self.loop, lambda: bool(out))
+        return out[0]
+
+    def told(self, address: str) -> tuple[str, bool]:
+        """The name, and whether DNS told it or that there is none."""
+        out: list[tuple[str, bool]] = []
+        self.peers.ask(address, lambda name, _confirmed, told: out.append((name, told)))
         run_until(self.loop, lambda: bool(out))
         return out[0]
 
@@ -198,6 +205,19 @@ def test_peer_without_name(world: World, dns_server: DnsServer) -> None:
     assert world.peer("192.0.2.2") == ("", False)
     assert world.peer("192.0.2.3") == ("", False)
     assert world.peer("192.0.2.4") == ("", False)
+
+
+def test_peer_whose_name_is_not_told(world: World, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name is not the same as no answer: a rule on the name may act on the first alone."""
+    monkeypatch.setattr(peers, "PATIENCE_SECS", 0.05)
+    dns_server.rcodes["3.2.0.192.in-addr.arpa"] = 2
+    dns_server.silent |= {"4.2.0.192.in-addr.arpa", "slow.test"}
+    dns_server.zone = {("5.2.0.192.in-addr.arpa", "PTR"): ["slow.test."]}
+    assert world.told("192.0.2.2") == ("", True)
+    assert world.told("192.0.2.3") == ("", False)
+    assert world.told("192.0.2.4") == ("", False)
+    assert world.told("192.0.2.5") == ("slow.test", True)
+    assert world.told("127.0.0.1") == ("localhost", True)
 
 
 def test_peer_is_answered_in_time(world: World, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:

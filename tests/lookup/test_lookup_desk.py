@@ -387,6 +387,77 @@ def test_bounces(world: World) -> None:
     }  # fmt: skip
 
 
+def rdns_world(loop: Loop, server: DnsServer) -> World:
+    named = RuleSettings((condition("from-rdns", "names"), condition("for-any")), "out", 1)
+    others = RuleSettings((condition("from-any"), condition("for-domain", "ours")), "out", 2)
+    tables = (
+        TableSettings("names", "inline", "list", (("*.good.test", ""),)),
+        TableSettings("ours", "inline", "list", (("example.com", ""),)),
+    )
+    actions = (ActionSettings("out", "relay"),)
+    return World(loop, server, LookupSettings("mx.example.com", (named, others), actions, tables, (), ()))
+
+
+def test_recipients_wait_for_the_name(loop: Loop, dns_server: DnsServer) -> None:
+    """Where a rule looks at the client's name, a recipient is answered once DNS has told it."""
+    dns_server.zone = {("1.2.0.192.in-addr.arpa", "PTR"): ["Mail.Good.test."]}
+    world = rdns_world(loop, dns_server)
+    for session, address in ((1, "192.0.2.1"), (2, "192.0.2.2")):
+        world.connect(session, address)
+        world.rcpt("x@elsewhere.org", session=session)
+        world.rcpt("x@example.com", session=session, number=2)
+    assert world.smtp.messages == world.queue.messages == []
+    run_until(loop, lambda: len(world.smtp.messages) == 3)
+    accepted = [(message.session, message.number) for message in world.queue.messages]  # type: ignore[attr-defined]
+    assert sorted(accepted) == [(1, 1), (1, 2), (2, 2)]
+    (refusal,) = [message for message in world.smtp.messages if isinstance(message, m.RcptRefuse)]
+    assert (refusal.session, refusal.number, *refused(refusal)) == (2, 1, 550, "Invalid recipient")
+    world.queue.messages.clear()
+    world.rcpt("y@elsewhere.org")
+    assert isinstance(world.queue.take(), m.RcptAccept)
+    world.give(Process.QUEUE, m.BounceQuery(1, "s@far.org"))
+    assert world.queue.take() == m.BounceRoute(1, (), False, "550 Invalid recipient")
+    world.checking.stop()
+
+
+def test_a_name_that_dns_does_not_tell(loop: Loop, dns_server: DnsServer) -> None:
+    """Then mail whose rule depends on it is refused for now, and for now only."""
+    dns_server.rcodes["1.2.0.192.in-addr.arpa"] = 2
+    world = rdns_world(loop, dns_server)
+    for _ in range(2):
+        world.connect(1, "192.0.2.1")
+        world.rcpt("x@elsewhere.org")
+        run_until(loop, lambda: len(world.smtp.messages) == 2)
+        assert refused(world.smtp.messages[0]) == (451, "Temporary failure in looking up the name of your host")
+        assert world.smtp.messages[1] == m.PeerInfo(1, "", False)
+        world.smtp.messages.clear()
+    world.rcpt("x@example.com")
+    assert refused(world.smtp.take())[0] == 451
+    dns_server.rcodes.clear()
+    world.connect(2, "192.0.2.1")
+    world.rcpt("x@example.com", session=2)
+    run_until(loop, lambda: bool(world.queue.messages))
+    world.checking.stop()
+
+
+def test_what_waits_for_a_name_is_bounded_and_answered(
+    loop: Loop, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No recipient is forgotten: not those beyond the bound, and not when the session ends meanwhile."""
+    monkeypatch.setattr("smtpd_ps.lookup.recipients.MAX_HELD", 3)
+    world = rdns_world(loop, dns_server)
+    world.connect(1, "192.0.2.1")
+    for number in range(5):
+        world.rcpt("x@elsewhere.org", number=number)
+    early = [(message.number, message.code) for message in world.smtp.messages]  # type: ignore[attr-defined]
+    assert early == [(3, 451), (4, 451)]
+    world.smtp.messages.clear()
+    world.give(Process.SMTP, m.SessionEnd(1))
+    run_until(loop, lambda: len(world.smtp.messages) == 3)
+    assert [(message.number, message.code) for message in world.smtp.messages] == [(0, 550), (1, 550), (2, 550)]  # type: ignore[attr-defined]
+    world.checking.stop()
+
+
 def test_route(world: World) -> None:
     """delivery is answered with a Route."""
     world.server.zone = {("far.org", "MX"): ["5 mx.far.org."], ("mx.far.org", "A"): ["192.0.2.1"]}

@@ -3,7 +3,7 @@
 import pytest
 
 from smtpd_ps.contract.settings import ConditionKind, ConditionSettings, RuleSettings
-from smtpd_ps.pure.match_rules import Facts, RuleBook, Source
+from smtpd_ps.pure.match_rules import UNSURE, Facts, RuleBook, Source
 from smtpd_ps.pure.table import Table
 
 TABLES = {
@@ -188,6 +188,44 @@ def test_regex_on_the_client(condition: str, pattern: str, holds: list[Source], 
         assert (chosen(rules, source, facts()), chosen(opposite, source, facts())) == ("yes", "none")
     for source in fails:
         assert (chosen(rules, source, facts()), chosen(opposite, source, facts())) == ("none", "yes")
+
+
+def test_rdns() -> None:
+    """from rdns takes who has a name, or one of the list; neither a list nor its negation takes others (ruleset.c)."""
+    named, nameless = Source("::1", name="a.example.net"), Source("::1")
+    inner = Source("::1", reinjected=True, name="a.example.net")
+    for conditions, takes in (
+        (["from-rdns"], (True, False, False)),
+        (["!from-rdns"], (False, True, False)),
+        ([("from-rdns", "domains")], (True, False, False)),
+        ([("!from-rdns", "domains")], (False, False, True)),
+        ([("from-rdns", "nets")], (False, False, True)),  # which lists "local"
+    ):
+        rules = book(rule("yes", *conditions, "for-any"))
+        assert tuple(chosen(rules, each, facts()) == "yes" for each in (named, nameless, inner)) == takes, conditions
+    pattern, opposite = pattern_books("from-rdns", "^a[.]", "for-any")
+    assert (chosen(pattern, named, facts()), chosen(opposite, named, facts())) == ("yes", "none")
+
+
+def test_a_name_that_dns_does_not_tell() -> None:
+    """Only mail whose fate depends on the name is left undecided; what other rules decide before is decided."""
+    unknown = Source("198.51.100.7", tag="office", name=None)
+    rules = book(
+        rule("first", "from-any", ("for-domain", "domains")),
+        rule("named", ("from-rdns", "domains"), "for-any", "tls"),
+        rule("elsewhere", "!from-rdns", "for-any", ("!tag", "tags")),
+        rule("last", "from-any", "for-any"),
+    )
+    view = rules.view(unknown)
+    assert view.unsure
+    assert view.match(facts()).action == "first"  # type: ignore[union-attr]
+    assert view.match(facts("x@y.org", tls=True)) is UNSURE
+    assert view.match(facts("x@y.org")).action == "last"  # type: ignore[union-attr]
+    assert view is rules.view(Source("203.0.113.9", tag="office", name=None))
+    known = rules.view(Source("198.51.100.7", tag="office", name="x.example.net"))
+    assert known is not view
+    assert not known.unsure
+    assert not rules.view(Source("198.51.100.7", reinjected=True, name=None)).unsure
 
 
 def test_negated_any() -> None:

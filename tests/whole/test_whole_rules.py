@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from support.daemon import Daemon, wait_until
+from support.daemon import Daemon, running, wait_until
 from support.sink import sinking
 
 MESSAGE = "From: a@client.test\r\nSubject: rules\r\n\r\nbody\r\n"
@@ -62,6 +62,22 @@ def test_rules_with_patterns() -> None:
             client.sendmail("carol@client.test", ["b@ours.test"], MESSAGE)
         wait_until("it arrives", lambda: bool(sink.mails))
         assert daemon.stop() == 0
+
+
+def test_rules_on_the_clients_name() -> None:
+    """from rdns, with and without a list, about a client whose name the hosts file tells."""
+    config = """
+listen on 127.0.0.1 port {port}
+action out relay host "smtp://127.0.0.1:SINK"
+match from rdns regex "^local" for domain pattern.test action out
+match from rdns localhost for domain list.test action out
+match from rdns for domain any.test action out
+match !from rdns for any action out
+match from rdns "*.elsewhere" for any action out
+"""
+    with sinking() as sink, running(config.replace("SINK", str(sink.port))) as daemon:
+        for domain, code in (("pattern.test", 250), ("list.test", 250), ("any.test", 250), ("other.test", 550)):
+            assert replies(daemon, "a@client.test", f"b@{domain}")[0] == code, domain
 
 
 def test_a_bad_pattern_in_a_file_stops_the_start() -> None:

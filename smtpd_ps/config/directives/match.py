@@ -40,6 +40,7 @@ FROM: Mapping[str, Criterion] = {
     "auth": Criterion("from-auth", _LIST, optional=True, says="auth"),
     "local": Criterion("from-local"),
     "mail-from": Criterion("mail-from", _EITHER, says="mail-from"),
+    "rdns": Criterion("from-rdns", _LIST, optional=True),
     "socket": Criterion("from-socket"),
     "src": Criterion("from-src", _LIST),
 }
@@ -90,8 +91,6 @@ def _condition(p: Parser, word: Token, negated: bool, given: set[str]) -> list[C
     if known is not None:
         _once(p, word, word.text, given)
         token = p.peek()
-        if p.at("rdns"):
-            p.fail(token, "rdns is not supported yet")
         if not p.at(*known):
             p.unexpected(f"{', '.join(known)} after {word.text}", known)
         p.advance()
