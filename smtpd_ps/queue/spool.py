@@ -1,17 +1,17 @@
 """Opens the spool: the database and the body files below one directory.
 
-Runs in queue, confined. A database that is none any more is set aside with its bodies, loudly, and
-a fresh one is begun: one bad file must not keep new mail out.
+Runs in queue, confined. A damaged database is set aside, loudly, and what can still be read of it is in
+a new one: one bad page must keep neither new mail out nor old mail in.
 """
 
 import os
-import time
 from pathlib import Path
 
 from smtpd_ps.queue.bodies import BodyFiles
 from smtpd_ps.queue.shared import Logger
 from smtpd_ps.queue.store.embedded import EmbeddedStore, NotADatabase
 from smtpd_ps.queue.store.protocol import Store
+from smtpd_ps.queue.store.salvage import finish, salvage
 
 DATABASE = "queue.db"
 BODIES = "bodies"
@@ -22,16 +22,20 @@ OLD_QUEUE_SECS = 10.0  # for the queue of a daemon that was killed to be gone
 def open_spool(directory: Path, log: Logger) -> tuple[Store, BodyFiles]:
     """Store and body files, made where they are missing. Raises StoreError, OSError."""
     os.umask(0o077)
+    path = directory / DATABASE
+
+    def repair(why: str) -> None:
+        salvage(path, directory / BODIES, why, log.error)
+
+    finish(path, log.error)
     try:
-        store = EmbeddedStore(directory / DATABASE, OLD_QUEUE_SECS)
+        store = EmbeddedStore(path, OLD_QUEUE_SECS, repair)
+        why = store.check()
+        if why:
+            store.mend(why)
     except NotADatabase as error:
-        aside = f".damaged-{int(time.time())}"
-        log.error(f"{error}: set aside as {DATABASE}{aside}, with its bodies; starting an empty queue")
-        for name in (DATABASE, f"{DATABASE}-wal", BODIES):
-            path = directory / name
-            if path.exists():
-                path.rename(directory / f"{name}{aside}")
-        store = EmbeddedStore(directory / DATABASE)
+        repair(str(error))
+        store = EmbeddedStore(path)
     bodies = BodyFiles(directory / BODIES)
     _sync_names(directory)
     return store, bodies

@@ -1,7 +1,10 @@
 """One suite for every store, and what only the embedded one can get wrong."""
 
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -265,3 +268,27 @@ def test_the_store_waits_for_the_process_that_has_it(tmp_path):
         new = EmbeddedStore(tmp_path / "queue.db", patience_secs=60)
     assert len(waited) == 3
     new.close()
+
+
+def test_the_lock_outlives_a_check(tmp_path):
+    """Closing a descriptor of the file would drop the lock of the process: nothing here may do that."""
+    store = EmbeddedStore(tmp_path / "queue.db")
+    assert store.check() == ""
+    program = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0);"
+        " db.execute('PRAGMA locking_mode = EXCLUSIVE'); db.execute('SELECT * FROM message')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "queue.db")], capture_output=True, text=True)
+    assert "database is locked" in done.stderr
+    store.close()
+
+
+def test_a_database_killed_before_its_first_checkpoint_opens(tmp_path):
+    """All of it is in the log then."""
+    store = EmbeddedStore(tmp_path / "queue.db")
+    for name in os.listdir(tmp_path):
+        shutil.copy(tmp_path / name, tmp_path / name.replace("queue", "killed"))
+    store.close()
+    again = EmbeddedStore(tmp_path / "killed.db")
+    assert again.check() == ""
+    again.close()

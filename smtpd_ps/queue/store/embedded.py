@@ -13,10 +13,18 @@ The WAL is checkpointed here when idle or large, never inside a commit.
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from smtpd_ps.pure.sqlite_pages import (
+    FILE_HEADER_BYTES,
+    FRAME_BYTES,
+    FRAME_HEADER_BYTES,
+    WAL_HEADER_BYTES,
+    committed_frames,
+)
 from smtpd_ps.queue.store.protocol import Damaged, Due, Group, Loaded, StoreError, StoreFull
 from smtpd_ps.queue.store.records import (
     DamagedRecord,
@@ -30,6 +38,7 @@ SCHEMA_VERSION = 1
 APPLICATION_ID = 0x736D7470  # "smtp"
 PAGE_BYTES = 4096
 CACHE_KIB = 8192
+CHECK_ALL_BYTES = 256 * 1024 * 1024  # a larger database is not read as a whole at the start
 LOOK_AGAIN_SECS = 0.02
 WAL_BOUND_BYTES = 32 * 1024 * 1024  # checkpointed above this even when busy
 
@@ -45,9 +54,11 @@ _INSERT_BODY = "INSERT INTO body VALUES (?, ?)"
 _UPDATE = "UPDATE message SET due_ms = ?, envelopes = ?, crc = ?, record = ? WHERE msgid = ?"
 _DELETE = "DELETE FROM message WHERE msgid = ?"
 _DELETE_BODY = "DELETE FROM body WHERE msgid = ?"
+_WAL_VERSION = b"\x02"  # of writing, in the file's header
 _FULL = frozenset({sqlite3.SQLITE_FULL})
 _IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NOT_A_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_STRANGE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERNAL})
 
 
 class InUse(StoreError):
@@ -72,14 +83,16 @@ def warm_up() -> None:
 class EmbeddedStore:
     """See protocol.Store. `path` is the database file, made with mode 0600 where it is missing.
 
-    `patience_secs` is how long another process may still have it open.
+    `patience_secs` is how long another process may still have it open. `repair` is called once, with the
+    reason, when pages turn out to be malformed: it puts another database in the place of this one.
     """
 
-    def __init__(self, path: Path, patience_secs: float = 0.0) -> None:
+    def __init__(self, path: Path, patience_secs: float = 0.0, repair: Callable[[str], None] | None = None) -> None:
         self._path = path
         self._wal = Path(f"{path}-wal")
         self._db: sqlite3.Connection | None = None
         self._since_checkpoint = 0  # bytes written, roughly
+        self._repair = repair
         deadline = time.monotonic() + patience_secs
         while self._db is None:
             try:
@@ -93,7 +106,12 @@ class EmbeddedStore:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Not while SQLite has it open: the close would drop its locks.
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                header = os.read(fd, FILE_HEADER_BYTES)
+            finally:
+                os.close(fd)
         except OSError as error:  # a read-only file system, or no descriptor left
             raise StoreError(f"{self._path}: {os.strerror(error.errno or 0)}") from None
         db: sqlite3.Connection | None = None
@@ -106,11 +124,14 @@ class EmbeddedStore:
             ):  # fmt: skip
                 db.execute(f"PRAGMA {pragma}").fetchone()
             self._check_schema(db)
+            if header[18:19] > _WAL_VERSION:
+                db.close()
+                raise NotADatabase(f"{self._path}: its header is damaged")  # SQLite says so at the first write
         except sqlite3.Error as error:
             if db is not None:
                 db.close()
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in _NOT_A_DATABASE:
+            if code in _NOT_A_DATABASE | _STRANGE:
                 raise NotADatabase(f"{self._path}: {error}") from None
             if code in _IN_USE:
                 raise InUse(f"{self._path}: {error}") from None
@@ -120,7 +141,9 @@ class EmbeddedStore:
 
     def _check_schema(self, db: sqlite3.Connection) -> None:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        ours = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+        schema = {row[0] for row in db.execute("SELECT sql FROM sqlite_schema")}
+        if version == 0 and not schema:
             db.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA:
                 db.execute(statement)
@@ -128,9 +151,60 @@ class EmbeddedStore:
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.execute("COMMIT")
             return
-        if version != SCHEMA_VERSION or db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            db.close()
-            raise NotOurs(f"{self._path}: a database of another program or version ({version})")
+        known = schema == set(_SCHEMA)
+        if version == SCHEMA_VERSION and ours and known:
+            return
+        db.close()
+        if (version == SCHEMA_VERSION and (ours or known)) or (version == 0 and ours):
+            raise NotADatabase(f"{self._path}: what it says of itself is damaged")
+        raise NotOurs(f"{self._path}: a database of another program or version ({version})")
+
+    def check(self) -> str:
+        """What is malformed, "" where nothing is. Raises StoreError where that cannot be said."""
+        db = self._open
+        try:
+            checks = ["integrity_check(message)"]
+            if self._path.stat().st_size <= CHECK_ALL_BYTES:
+                checks.append("quick_check(1)")
+            for pragma in checks:
+                for (text,) in db.execute(f"PRAGMA {pragma}").fetchmany(1):
+                    if text != "ok":
+                        return str(text).partition("\n")[0]
+            read_frames: int = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_A_DATABASE:
+                return str(error)
+            self._failed(error)
+        # SQLite takes a frame that has rotted for the end of its log, whatever was committed behind it.
+        written_frames = self._written_frames()
+        return f"its log ends after {read_frames} of {written_frames} pages" if read_frames < written_frames else ""
+
+    def _written_frames(self) -> int:
+        try:
+            fd = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            return max((at + 1 for _page, at in wal_frames(fd)), default=0)
+        finally:
+            os.close(fd)
+
+    def mend(self, why: object) -> bool:
+        """Have the database repaired; False where that was done before. Raises StoreError."""
+        repair, self._repair = self._repair, None
+        if repair is None:
+            return False
+        try:
+            repair(str(why))
+        except OSError as error:
+            raise StoreError(f"{self._path}: not repaired: {error}") from None
+        finally:
+            # Only now: closing it earlier would have emptied its log.
+            db, self._db = self._db, None
+            if db is not None:
+                with suppress(sqlite3.Error):
+                    db.close()
+        return True
 
     @property
     def _open(self) -> sqlite3.Connection:
@@ -138,6 +212,8 @@ class EmbeddedStore:
 
     def _failed(self, error: sqlite3.Error) -> NoReturn:
         """Roll back, and reopen next time: after an I/O error a connection is not to be trusted."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_A_DATABASE and self.mend(error):
+            raise StoreError(f"{self._path}: {error}; repaired") from None
         db, self._db = self._db, None
         if db is not None:
             try:
@@ -182,6 +258,14 @@ class EmbeddedStore:
     def mark_damaged(self, msgid: int, reason: str) -> None:
         """See Store."""
         self._run("UPDATE message SET due_ms = NULL, damage = ? WHERE msgid = ?", (reason, msgid))
+
+    def keep_damaged(self, msgid: int, reason: str) -> None:
+        """As `mark_damaged`, also where nothing is left of the message but its id."""
+        self._run(
+            "INSERT INTO message (msgid, envelopes, crc, record, damage) VALUES (?, 0, 0, x'', ?)"
+            " ON CONFLICT (msgid) DO UPDATE SET due_ms = NULL, damage = excluded.damage",
+            (msgid, reason),
+        )
 
     def hurry(self, after_msgid: int, limit: int, due_ms: int) -> tuple[int, int]:
         """See Store."""
@@ -245,7 +329,7 @@ class EmbeddedStore:
         except sqlite3.OperationalError as error:
             self._failed(error)
         except sqlite3.DatabaseError as error:  # this page is malformed; others may not be
-            return Damaged(msgid, str(error))
+            return self._load_one(msgid) if self.mend(error) else Damaged(msgid, str(error))
         return None if row is None else self._checked(msgid, *row)
 
     def _checked(self, msgid: int, envelopes: int, crc: int, record: bytes, damage: str | None) -> Loaded:
@@ -270,6 +354,8 @@ class EmbeddedStore:
         except sqlite3.OperationalError as error:
             self._failed(error)
         except sqlite3.DatabaseError as error:
+            if self.mend(error):
+                return self.body(message)
             raise DamagedRecord(str(error)) from None
         if row is None:
             raise DamagedRecord("no body")
@@ -308,3 +394,11 @@ class EmbeddedStore:
             db.close()
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from None
+
+
+def wal_frames(fd: int) -> list[tuple[int, int]]:
+    """(page, position) of the committed frames of a write-ahead log, its checksums left aside."""
+    header = os.pread(fd, WAL_HEADER_BYTES, 0)
+    frames = max(0, os.fstat(fd).st_size - WAL_HEADER_BYTES) // FRAME_BYTES
+    heads = [os.pread(fd, FRAME_HEADER_BYTES, WAL_HEADER_BYTES + at * FRAME_BYTES) for at in range(frames)]
+    return committed_frames(header, heads)

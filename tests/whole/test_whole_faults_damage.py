@@ -1,0 +1,138 @@
+"""Damage in the spool: the daemon starts and delivers everything else; the damaged entry is quarantined and logged."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon, wait_until
+from support.faults import RELAY, cared_for, number_of, offer
+from support.sink import Behaviour, sinking
+
+pytestmark = pytest.mark.timeout(120)
+
+MESSAGES = 24
+LARGE = {3, 9, 15}
+
+
+def flip(path: Path, place: int, bit: int = 3) -> None:
+    """Flip one bit."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def damage_page_type(queue: Path) -> None:
+    """The first byte of a leaf of the database."""
+    data = (queue / "queue.db").read_bytes()
+    leaves = [at for at in range(4096, len(data), 4096) if data[at] == 0x0D]
+    flip(queue / "queue.db", leaves[len(leaves) // 2])
+
+
+def damage_record(queue: Path) -> None:
+    """A sender's name in an envelope."""
+    flip(queue / "queue.db", (queue / "queue.db").read_bytes().rindex(b"a@client.test") + 2, 0)
+
+
+def damage_body(queue: Path) -> None:
+    """A letter of a small body."""
+    flip(queue / "queue.db", (queue / "queue.db").read_bytes().index(b"padding of message") + 3, 0)
+
+
+def damage_header(queue: Path) -> None:
+    """The first byte of the database."""
+    flip(queue / "queue.db", 0)
+
+
+def damage_index(queue: Path) -> None:
+    """An inner or leaf page of the schedule."""
+    data = (queue / "queue.db").read_bytes()
+    flip(queue / "queue.db", next(at for at in range(4096, len(data), 4096) if data[at] in b"\x02\x0a") + 4, 2)
+
+
+def damage_log(queue: Path) -> None:
+    """A frame in the first third of the write-ahead log, as a kill left it."""
+    size = (queue / "queue.db-wal").stat().st_size
+    assert size > 30_000
+    flip(queue / "queue.db-wal", 32 + size // 3 // 4120 * 4120 + 1000)
+
+
+def damage_file(queue: Path) -> None:
+    """A letter of a large body."""
+    flip(sorted((queue / "bodies").iterdir())[0], 70_000)
+
+
+def shorten_file(queue: Path) -> None:
+    """The end of a large body."""
+    os.truncate(sorted((queue / "bodies").iterdir())[1], 66_000)
+
+
+def remove_file(queue: Path) -> None:
+    """The whole of a large body."""
+    sorted((queue / "bodies").iterdir())[2].unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "lost"),
+    [
+        (damage_page_type, 0),
+        (damage_record, 1),
+        (damage_body, 1),
+        (damage_header, 0),
+        (damage_index, 0),
+        (damage_log, 1),
+        (damage_file, 1),
+        (shorten_file, 1),
+        (remove_file, 1),
+    ],
+)
+def test_a_damaged_spool(damage: object, lost: int) -> None:
+    """Everything but what the damage hit is delivered, once; the queue goes on to take mail."""
+    assert callable(damage)
+    behaviour = Behaviour(data="451 4.3.0 later")
+    with sinking(behaviour=behaviour) as sink, cared_for(Daemon(RELAY.replace("SINK", str(sink.port)))) as daemon:
+        daemon.start()
+        for number in range(MESSAGES):
+            assert offer(daemon, number, 90_000 if number in LARGE else 500 + number * 300) == 250
+        if damage is damage_log:
+            pids = daemon.pids()
+            for pid in pids.values():
+                os.kill(pid, 9)
+            assert daemon.process is not None
+            daemon.process.wait(10)
+            daemon.wait_gone(pids)
+        else:
+            assert daemon.stop() == 0
+        damage(daemon.state / "spool/queue")
+        daemon.start()
+        behaviour.data = "250 ok"
+        daemon.ctl("schedule", "all")
+        wait_until("the others arrive", lambda: len(sink.mails) >= MESSAGES - lost)
+        daemon.wait_empty()
+        arrived = [number_of(mail.data) for mail in sink.mails]
+        assert len(arrived) == len(set(arrived)), "delivered twice"
+        assert daemon.log.count("quarantine msgid=") == MESSAGES - len(arrived) <= lost, daemon.log[-3000:]
+        assert offer(daemon, 500) == 250
+        wait_until("new mail arrives", lambda: number_of(sink.mails[-1].data) == 500)
+        daemon.wait_empty()
+        assert daemon.stop() == 0
+
+
+def test_a_body_file_deleted_under_the_running_daemon() -> None:
+    """It is quarantined when its turn comes; the daemon goes on, and the operator can remove it."""
+    behaviour = Behaviour(data="451 4.3.0 later")
+    with sinking(behaviour=behaviour) as sink, cared_for(Daemon(RELAY.replace("SINK", str(sink.port)))) as daemon:
+        daemon.start()
+        for number in range(4):
+            assert offer(daemon, number, 90_000) == 250
+        wait_until("all were tried", lambda: daemon.log.count("TempFail") >= 4)
+        gone = sorted((daemon.state / "spool/queue/bodies").iterdir())[0]
+        gone.unlink()
+        behaviour.data = "250 ok"
+        daemon.ctl("schedule", "all")
+        wait_until("the others arrive", lambda: len(sink.mails) == 3)
+        wait_until("it is quarantined", lambda: f"quarantine msgid={gone.name} reason=no body file" in daemon.log)
+        daemon.ctl("remove", gone.name)
+        daemon.wait_empty()
+        assert daemon.stop() == 0
