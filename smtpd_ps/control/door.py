@@ -18,6 +18,7 @@ from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
 
 MAX_CLIENTS = 32
+PAUSE_SECS = 0.5
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 _REQUESTS = tuple(route.message for route in ROUTES if (Process.CLIENT, Process.CONTROL) in route.hops)
 
@@ -40,6 +41,8 @@ class Door:
             sock, _address = listener.accept()
         except OSError as error:
             self._log.warning(f"control socket: {os.strerror(error.errno or 0)}")
+            self._loop.read_off(listener.fileno())  # no descriptor left: asking again at once would not help
+            self._loop.call_later(PAUSE_SECS, lambda: self.open(listener))
             return
         uid, _gid, pid = osdep.peer_credentials(sock)
         if uid not in (0, self._allowed_uid) or len(self._clients) >= MAX_CLIENTS:

@@ -8,6 +8,12 @@ from smtpd_ps.osdep.errors import ConfineError
 NUMBERS = {"core": resource.RLIMIT_CORE, "nofile": resource.RLIMIT_NOFILE}
 
 
+def open_files() -> int:
+    """How many descriptors this process may hold."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
 def set_limits(policy: Policy) -> tuple[str, ...]:
     """Set soft and hard limits; returns warnings where the daemon was started with less.
 

@@ -10,11 +10,13 @@ import pwd
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, AgentSettings
 from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.parent.system import passwd_entry
 from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
@@ -73,12 +75,19 @@ class Agents:
         if action is None or action.kind not in ("maildir", "mbox"):
             raise AgentRefusal(f"action {request.action} has no agent", temporary=True)
         user = self._user(action.user or request.user)
-        mailbox = self._open_mbox(user) if action.kind == "mbox" else None
-        common, settings = self._plan(action, user, mailbox is not None)
-        pid, ours = spawn(Process.AGENT, self.foreground)
+        common, settings = self._plan(action, user, action.kind == "mbox")
+        with ExitStack() as undo:  # what was opened, where the next is refused
+            mailbox = None
+            if action.kind == "mbox":
+                mailbox = self._open_mbox(user)
+                undo.callback(os.close, mailbox)
+            theirs_a, theirs_d = socket.socketpair()
+            undo.callback(theirs_a.close)
+            undo.callback(theirs_d.close)
+            pid, ours = spawn(Process.AGENT, self.foreground)
+            undo.pop_all()
         agent = _Agent(pid, user.pw_name, action.name)
         self.running[pid] = agent
-        theirs_a, theirs_d = socket.socketpair()
 
         def ready(_message: m.Ready) -> None:
             agent.ready = True
@@ -105,7 +114,7 @@ class Agents:
 
     def _user(self, name: str) -> pwd.struct_passwd:
         try:
-            user = pwd.getpwnam(name)
+            user = passwd_entry(name)
         except KeyError:
             raise AgentRefusal("unknown user") from None
         if not self.privileged:

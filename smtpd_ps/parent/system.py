@@ -18,16 +18,30 @@ from smtpd_ps.runtime.spawn import spawn_module
 
 AUTH_TIMEOUT_SECS = 10.0
 MAX_AUTH_CHECKS = 16
+USERS_FILE = "/etc/passwd"
+
+
+def passwd_entry(name: str) -> pwd.struct_passwd:
+    """The user of that name. Raises KeyError where there is none, OSError where nobody can say.
+
+    The pwd module says "not found" also when the system could not look, for lack of descriptors for
+    instance.
+    """
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        os.close(os.open(USERS_FILE, os.O_RDONLY | os.O_CLOEXEC))
+        raise
 
 
 def system_user(query: m.UserQuery) -> m.UserInfo:
     """Whether passwd has the user."""
     try:
-        pwd.getpwnam(query.user)
-    except KeyError:
+        passwd_entry(query.user)
+    except (KeyError, ValueError):  # a NUL or a surrogate is in nobody's name
         return m.UserInfo(query.query, False)
-    except (OSError, ValueError):
-        return m.UserInfo(query.query, False, temporary=not query.user.isprintable())
+    except OSError:
+        return m.UserInfo(query.query, False, temporary=True)
     return m.UserInfo(query.query, True)
 
 
@@ -58,6 +72,17 @@ def answer_lmtp(actions: dict[str, ActionSettings], request: m.LmtpConnect, answ
     answer(m.LmtpConnected(request.request), fd)
 
 
+def _start_check() -> tuple[int, socket.socket]:
+    """The checker's pid and our end of the socketpair to it. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            return spawn_module("smtpd_ps.parent.system_auth", theirs, keep_stderr=False), ours
+        except OSError:
+            ours.close()
+            raise
+
+
 @dataclass(slots=True)
 class _Check:
     query: int
@@ -80,16 +105,12 @@ class SystemAuth:
         if len(self._checks) >= MAX_AUTH_CHECKS:
             self.answer(m.SystemAuthReply(request.query, "error"))
             return
-        ours, theirs = socket.socketpair()
         try:
-            pid = spawn_module("smtpd_ps.parent.system_auth", theirs, keep_stderr=False)
+            pid, ours = _start_check()
         except OSError as error:
             self.log.error(f"cannot start the password check: {error}")
-            ours.close()
             self.answer(m.SystemAuthReply(request.query, "error"))
             return
-        finally:
-            theirs.close()
         ours.sendall(request.user.encode() + b"\0" + request.password.encode())
         ours.shutdown(socket.SHUT_WR)
         timer = self.loop.call_later(AUTH_TIMEOUT_SECS, lambda: self._end(pid, "error"))

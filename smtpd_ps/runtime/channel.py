@@ -21,6 +21,7 @@ Handler = Callable[..., None]  # called with the message and then its descriptor
 Handlers = Mapping[type[Message], Handler]
 
 READ_BYTES = 262_144
+NO_ROOM_SECS = 0.05  # until looking again for a free descriptor
 MAX_FDS = 16
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
@@ -41,6 +42,15 @@ def receive(sock: socket.socket, takes_fds: bool) -> tuple[bytes, list[int]]:
         close_all(list(fds))
         raise ContractViolation("descriptors were truncated")
     return data, list(fds)
+
+
+def _has_room(fd: int) -> bool:
+    """Whether this process may hold one more descriptor: more never come with one read."""
+    try:
+        os.close(os.dup(fd))
+    except OSError:
+        return False
+    return True
 
 
 class Channel:
@@ -141,6 +151,11 @@ class Channel:
             self._out.clear()
 
     def _on_readable(self) -> None:
+        if self._takes_fds and not _has_room(self._sock.fileno()):
+            # The kernel would drop the descriptor and keep the message: let both wait.
+            self._loop.read_off(self._sock.fileno())
+            self._loop.call_later(NO_ROOM_SECS, self._read_again)
+            return
         try:
             data, fds = receive(self._sock, self._takes_fds)
             if not data:
@@ -165,6 +180,10 @@ class Channel:
                     close_all(held)
                 return
             self._handlers[type(received[0])](received[0], *received[1])
+
+    def _read_again(self) -> None:
+        if not self.closed:
+            self._loop.read_on(self._sock.fileno(), self._on_readable)
 
     def close(self, reason: str = "") -> None:
         """Close this end; `on_close` hears the reason. Harmless when closed."""

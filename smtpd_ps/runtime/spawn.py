@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import sys
+from contextlib import ExitStack
 
 from smtpd_ps.contract.values import Process
 from smtpd_ps.runtime.child import PARENT_FD
@@ -36,11 +37,13 @@ def spawn_module(module: str, channel: socket.socket, keep_stderr: bool) -> int:
 
     Unless `keep_stderr`, nothing of the caller's terminal or pipes stays open in the child.
     """
-    high = fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
-    null = os.open(os.devnull, os.O_RDWR)
-    null_high = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
-    os.close(null)
-    try:
+    with ExitStack() as opened:
+        high = fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
+        opened.callback(os.close, high)
+        null = os.open(os.devnull, os.O_RDWR)
+        opened.callback(os.close, null)
+        null_high = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, PARENT_FD + 1)
+        opened.callback(os.close, null_high)
         return os.posix_spawn(
             sys.executable,
             python_argv(module),
@@ -51,9 +54,6 @@ def spawn_module(module: str, channel: socket.socket, keep_stderr: bool) -> int:
             ],
             setsigmask=(),
         )
-    finally:
-        os.close(high)
-        os.close(null_high)
 
 
 def spawn(process: Process, keep_stderr: bool) -> tuple[int, socket.socket]:

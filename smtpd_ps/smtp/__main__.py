@@ -2,6 +2,7 @@
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Process
+from smtpd_ps.osdep.limits import open_files
 from smtpd_ps.runtime.child import Child
 from smtpd_ps.runtime.signer import RemoteSigner
 from smtpd_ps.smtp.server import SmtpServer
@@ -26,6 +27,7 @@ def main() -> None:
     server.control = child.channel(Process.CONTROL, server.control_handlers())
     for listener, sock in child.listeners:
         server.listen(listener.index, sock)
+    server.fit_into(open_files())
     server.start()
 
     def drain(_message: m.Drain) -> None:

@@ -25,6 +25,7 @@ FINISH_SECS = 10.0  # for messages that are being received when the daemon stops
 LEAVE_SECS = 2.0  # then, for the last replies to be read
 CONGESTED_BYTES = 8 << 20  # unsent to queue
 LOOK_AGAIN_SECS = 0.02
+OTHER_FILES = 32  # descriptors that are neither a client's nor a message's, listeners left out
 
 
 class Sender(Protocol):
@@ -87,6 +88,7 @@ class SmtpServer:
         self._open: set[Connection] = set()  # whose stream is not closed
         self._waiting: set[Connection] = set()  # for queue to take bodies
         self._max_ticks = max(1, round(settings.idle_secs / TICK_SECS))
+        self.max_sessions = settings.max_sessions
         self._paused = False
         self._started = False
         self._queue_is_ready = False
@@ -112,8 +114,15 @@ class SmtpServer:
             for acceptor in self._acceptors:
                 acceptor.open()
 
+    def fit_into(self, open_files: int) -> None:
+        """Take no more clients than there are descriptors for: each has a socket, and may need a spool file."""
+        room = max(1, (open_files - OTHER_FILES - len(self._acceptors)) // 2)
+        if room < self.max_sessions:
+            self.log.warning(f"{room} sessions at most, for lack of descriptors ({open_files})")
+            self.max_sessions = room
+
     def _client(self, service: Service, sock: socket.socket, address: str) -> None:
-        if len(self._open) >= self._settings.max_sessions:
+        if len(self._open) >= self.max_sessions:
             self.log.warning(f"{len(self._open)} sessions: {address} turned away")
             try:
                 sock.send(say.TOO_BUSY)

@@ -1,15 +1,23 @@
 """The parent's answers about the system."""
 
+import contextlib
 import os
+import pwd
+import resource
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, ListenerSettings
+from smtpd_ps.contract.values import Process
+from smtpd_ps.parent.agents import Agents
 from smtpd_ps.parent.listeners import ListenError, bind_listener, bind_unix
-from smtpd_ps.parent.system import answer_lmtp, system_user
+from smtpd_ps.parent.system import SystemAuth, answer_lmtp, system_user
+from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.loop import Loop
 
 
 def test_users_are_found_by_name() -> None:
@@ -87,3 +95,49 @@ def test_an_address_in_use_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> Non
         taken.listen(1)
         monkeypatch.setattr("smtpd_ps.parent.listeners.time.sleep", lambda _secs: taken.close())
         bind_listener(ListenerSettings(0, "127.0.0.1", taken.getsockname()[1]), patience_secs=60).close()
+
+
+def without_descriptors(call: Callable[[], object]) -> object:
+    """`call` in a process that can open nothing; what it returned."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        answer = "died"
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (writer + 1, writer + 1))
+            with contextlib.suppress(OSError):
+                while True:
+                    os.dup(0)
+            answer = repr(call())
+        finally:
+            os.write(writer, answer.encode())
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as answer_pipe:
+        answer = answer_pipe.read()
+    os.waitpid(pid, 0)
+    return answer.decode()
+
+
+def test_without_descriptors_nobody_is_unknown() -> None:
+    """ "Unknown user" would bounce the mail; that passwd cannot be read is a fault of this host."""
+    user = next(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid)  # root some systems know without a file
+    for name in (user, "no-such-user-here"):
+        assert without_descriptors(lambda name=name: system_user(m.UserQuery(1, name))) == repr(
+            m.UserInfo(1, False, temporary=True)
+        )
+    agents = Agents(
+        Loop(), Log(Process.PARENT, True), {"home": ActionSettings("home", "maildir")}, "mx.test", os.getuid() == 0,
+        True, lambda message, *_fds: answers.append(message),
+    )  # fmt: skip
+    answers: list[m.Message] = []
+    said = without_descriptors(lambda: (agents.start(m.AgentStart(5, user, "home")), answers))
+    assert "AgentRefused(request=5, temporary=True" in str(said), said
+
+
+def test_a_password_check_without_descriptors_is_an_error() -> None:
+    """The client may try again; the parent lives."""
+    answers: list[m.Message] = []
+    auth = SystemAuth(Loop(), Log(Process.PARENT, True), answers.append)
+    said = without_descriptors(lambda: (auth.check(m.SystemAuth(3, "bob", "x")), answers))
+    assert repr(m.SystemAuthReply(3, "error")) in str(said), said

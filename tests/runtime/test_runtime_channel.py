@@ -1,6 +1,8 @@
 """Channels over a real socketpair, driven by a real loop."""
 
+import contextlib
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterator
 
@@ -167,3 +169,42 @@ def test_blocking_channel_hears_the_end() -> None:
         right.close()
         with pytest.raises(EOFError):
             BlockingChannel(left, Process.SMTP, Process.KEYS, Phase.RUN, 1).receive()
+
+
+def test_a_descriptor_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of open files the kernel would drop it and deliver the message: the channel does not read then."""
+    loop = Loop()
+    got: list[tuple[m.Message, tuple[int, ...]]] = []
+    closed: list[str] = []
+    raw, other = socket.socketpair()
+
+    def keep(message: m.Message, *fds: int) -> None:
+        got.append((message, fds))
+
+    handlers = {route.message: keep for route in incoming(Process.QUEUE, Process.SMTP).values()}
+    Channel(loop, other, Process.SMTP, Process.QUEUE, handlers, closed.append)
+    sender = BlockingChannel(raw, Process.QUEUE, Process.SMTP, Phase.RUN, 5)
+    with open(os.devnull, "rb") as body:
+        sender.send(m.BodyFile(7, 1), body.fileno())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = [os.dup(0)]
+    monkeypatch.setattr("smtpd_ps.runtime.channel.NO_ROOM_SECS", 0.01)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(fillers[0] + 1, 64), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        for _ in range(3):
+            loop.turn(0.05)
+        assert not got and not closed
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    while not got:
+        loop.turn(1)
+    message, (fd,) = got[0]
+    assert message == m.BodyFile(7, 1)
+    os.close(fd)
+    other.close()
+    raw.close()
