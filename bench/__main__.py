@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruptible(), alone(arguments.cache), scratch(arguments.work) as work, load_group() as load:
             site = make_site(arguments.cache, work, load)
             peers = [make_peer(site, label) for label in arguments.peers.split(",")]
-            about = {"machine": report.machine(), "versions": {peer.label: peer.version() for peer in peers}}
+            versions = {peer.label: peer.version() for peer in peers}
+            about: dict[str, Any] = {"machine": report.machine(), "versions": versions, "left_out": {}}
             results = report.read(arguments.json) if arguments.add and arguments.json.exists() else []
-            for line in (*about["versions"].values(), str(about["machine"])):
+            for line in (*versions.values(), str(about["machine"])):
                 print(line)
             measure_all(arguments, peers, about, results)
     except KeyboardInterrupt:
@@ -85,10 +86,11 @@ def measure_all(
             figures = WORKLOADS[turn.workload].measure(by_label[turn.peer], arguments.scale)
             failure = failure_of(figures)
         except NotImplementedError as error:
+            about["left_out"][f"{turn.workload} {turn.peer}"] = str(error)
             print(f"{turn.workload:9} {turn.peer:16} left out: {error}", flush=True)
             continue
         except Exception as error:  # one server's failure is a result, and the others go on
-            failure = f"{type(error).__name__}: {error}"[:500]
+            failure = " | ".join(f"{type(error).__name__}: {error}".splitlines())[:500]
         seconds = round(time.time() - begin, 1)
         results.append(Result(turn.workload, turn.peer, turn.number, figures, failure, round(begin), seconds))
         report.write(arguments.json, about, results)

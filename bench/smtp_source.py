@@ -1,5 +1,7 @@
 """Mail in bulk: smtp-source of Postfix."""
 
+import os
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -10,6 +12,10 @@ from bench.room import joining
 
 RECIPIENT = f"sink@{DOMAIN}"
 SENDER = "bench@sender.test"
+MAILS_A_CONNECTION = 100  # the most that OpenSMTPD and smtpd_ps take in a session, unless told otherwise
+
+# One smtp-source after the other, each sending the next number of the list in its first argument.
+_CHAIN = 'counts=$1 program=$2; shift 2; for count in $counts; do "$program" -m "$count" "$@"; done'
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +29,20 @@ class Sent:
 
 
 def shares(count: int, clients: int) -> list[int]:
-    """`count` messages over as many clients, as evenly as can be."""
+    """`count` messages over that many clients, as evenly as can be."""
     clients = min(clients, count)
     return [count // clients + (index < count % clients) for index in range(clients)]
+
+
+def connections(share: int, keep: bool) -> list[int]:
+    """How many messages a client's smtp-source processes send, one process after the other.
+
+    Without `keep` a single one makes a connection for each message.
+    """
+    if not keep:
+        return [share]
+    full, rest = divmod(share, MAILS_A_CONNECTION)
+    return [MAILS_A_CONNECTION] * full + ([rest] if rest else [])
 
 
 def send(
@@ -38,10 +55,10 @@ def send(
     burst: bool = False,
     patience_secs: float = 60.0,
 ) -> Sent:
-    """Send `count` messages; with `keep`, all those of a client over one connection.
+    """Send `count` messages; with `keep`, up to a hundred of them over one connection.
 
-    One smtp-source a client: one that waits for a dropped SYN then holds up only itself. With `burst` a single
-    smtp-source opens all connections, in a chain, so that one drop stops them all.
+    One smtp-source at a time a client: one that waits for a dropped SYN then holds up only itself. With `burst`
+    a single smtp-source opens all connections, in a chain, so that one drop stops them all.
     """
     tree = site.packages.tree("postfix")
     common = ["-4", "-l", str(size_bytes), "-r", str(recipients), "-f", SENDER, "-t", RECIPIENT, "-M", "client.test"]
@@ -50,7 +67,9 @@ def send(
     begin = time.perf_counter()
     try:
         for share in [count] if burst else shares(count, clients):
-            command = [str(tree / "usr/sbin/smtp-source"), "-s", str(clients if burst else 1), "-m", str(share)]
+            chain = " ".join(str(number) for number in connections(share, keep))
+            command = ["sh", "-ec", _CHAIN, "client", chain, str(tree / "usr/sbin/smtp-source")]
+            command += ["-s", str(clients if burst else 1)]
             running.append(
                 subprocess.Popen(
                     joining(site.load.procs, command + common),
@@ -66,7 +85,7 @@ def send(
             try:
                 errors += process.communicate(timeout=max(1.0, begin + patience_secs - time.perf_counter()))[1]
             except subprocess.TimeoutExpired:
-                process.kill()
+                _kill(process)
                 process.communicate()
                 errors += "out of time; "
             failed += process.returncode != 0
@@ -74,5 +93,9 @@ def send(
     finally:
         for process in running:
             if process.poll() is None:
-                process.kill()
+                _kill(process)
                 process.communicate()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)  # the shell and its smtp-source: a session of their own

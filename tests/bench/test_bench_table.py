@@ -4,7 +4,7 @@ from collections import Counter
 
 from bench.durability import calls_of, per_message
 from bench.room import with_accounts
-from bench.smtp_source import shares
+from bench.smtp_source import connections, shares
 from bench.summary import Result, summarise
 from bench.table import Headline, doubts, lay_out, number, rows
 from bench.turns import turns
@@ -73,6 +73,13 @@ def test_shares_add_up() -> None:
     """Every message is sent by exactly one client, and no client has nothing to send."""
     assert shares(10, 3) == [4, 3, 3]
     assert shares(2, 20) == [1, 1]
+
+
+def test_kept_connections_end_before_the_servers_would_end_them() -> None:
+    """OpenSMTPD and smtpd_ps take a hundred messages a session by default."""
+    assert connections(250, keep=True) == [100, 100, 50]
+    assert connections(100, keep=True) == [100]
+    assert connections(250, keep=False) == [250]
 
 
 def test_accounts_are_added_with_free_ids() -> None:
