@@ -14,6 +14,7 @@ from smtpd_ps.cli.setup import run_setup
 from smtpd_ps.cli.words import Command, WordError, find
 from smtpd_ps.contract import messages as m
 
+MAX_NAME = 255  # contract.values.Name
 EXIT_USAGE = 255  # as OpenSMTPD's smtpctl for an unknown command
 
 
@@ -63,6 +64,7 @@ class Commands:
             Command(("show", "stats"), lambda _given: shows.stats(self._state_dir, self._json)),
             Command(("show", "status"), lambda _given: shows.status(self._state_dir, self._json)),
             Command(("stop",), lambda _given: self._order(m.Stop(0))),
+            Command(("update", "table"), self._update_table, ("name",)),
         )
 
     def _order(self, request: m.Message) -> int:
@@ -91,6 +93,11 @@ class Commands:
         done = order(self._state_dir, m.Schedule(0, evpid, msgid))
         print(f"{done.count} envelope{'s' if done.count > 1 else ''} scheduled")
         return 0
+
+    def _update_table(self, given: Sequence[str]) -> int:
+        if len(given[0]) > MAX_NAME:
+            raise WordError(f"the name of a table has at most {MAX_NAME} characters")
+        return self._order(m.UpdateTable(0, given[0]))
 
     def _show_envelope(self, given: Sequence[str]) -> int:
         evpid, _msgid = parse_id(given[0])

@@ -150,6 +150,7 @@ def start(options: Options, slices: Slices) -> int:
         log=log,
         plans=plans,
         actions=dict(slices.actions),
+        tables={asset.name: asset.path for asset in slices.assets if asset.kind == "table"},
         hostname=slices.smtp.hostname,
         privileged=not options.unprivileged,
         foreground=options.log_to_stderr,

@@ -198,6 +198,7 @@ _LOOKUP = Policy(
         *_DESCRIPTORS,
         Grant("udp", "DNS queries"),
         Grant("tcp", "DNS answers that do not fit into UDP"),
+        Grant("table", "a file that is read again, read-only, for that moment; opened by the parent"),
         Grant("pipe", "threads wake the loop"),
         Grant("eventfd", "threads wake the loop"),
     ),
@@ -209,7 +210,11 @@ _LOOKUP = Policy(
         Grant("threads", "password hashes and blocking resolvers stay off the loop"),
     ),
     tcp=(Grant("connect", "name servers over TCP"),),
-    promises=(_STDIO, Grant("inet", "asks name servers")),
+    promises=(
+        _STDIO,
+        Grant("inet", "asks name servers"),
+        Grant("recvfd", "tables that are read again"),
+    ),
     capsicum=Capsicum(False, "capability mode refuses connect and bind to addresses, which DNS needs"),
 )
 

@@ -104,6 +104,9 @@ ROUTES: tuple[Route, ...] = (
     Route(61, m.UserInfo, ((PARENT, LOOKUP),), _SERVE, 64),
     Route(62, m.SystemAuth, ((LOOKUP, PARENT),), _SERVE, 4 * KIB, answer="SystemAuthReply"),
     Route(63, m.SystemAuthReply, ((PARENT, LOOKUP),), _SERVE, 64),
+    # Tables read again.
+    Route(64, m.TableFile, ((PARENT, LOOKUP),), _SERVE, 1 * KIB, ("file",), "TableRead"),
+    Route(65, m.TableRead, ((LOOKUP, PARENT),), _SERVE, 16 * KIB),
     # Signatures, on a blocking channel of their own.
     Route(70, m.Sign, _gather((SMTP, DELIVERY), KEYS), _ANY, 2 * KIB, answer="Signature"),
     Route(71, m.Signature, _fan(KEYS, (SMTP, DELIVERY)), _ANY, 2 * KIB),
@@ -127,6 +130,7 @@ ROUTES: tuple[Route, ...] = (
     Route(94, m.QueueRow, _TO_CLIENT, _SERVE, 32 * KIB),
     Route(95, m.ProcessRow, _TO_CLIENT, _SERVE, 32 * KIB),
     Route(96, m.Done, _TO_CLIENT, _SERVE, 16 * KIB),
+    Route(97, m.UpdateTable, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 1 * KIB, answer="Done"),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

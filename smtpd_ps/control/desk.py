@@ -35,6 +35,7 @@ _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
     m.ShowProcesses: (Process.PARENT,),
     m.SetLog: (Process.PARENT,),
     m.Stop: (Process.PARENT,),
+    m.UpdateTable: (Process.PARENT,),
 }
 """Who answers what; Pause depends on its part."""
 

@@ -23,7 +23,7 @@ def main() -> None:
         hashes = PasswordHashes(crypt_r.load())
         missing = hashes.preload(schemes_in(files.tables))
         checking = Checking(child.loop, hashes)
-        desk = Desk(child.loop, settings, files, checking, child.log.warning)
+        desk = Desk(child.loop, settings, files, hashes, checking, child.log.warning)
     except FilesError as error:
         for line in error.errors:
             child.log.error(line)

@@ -1,4 +1,4 @@
-"""Threads that check passwords, so that no other session waits while a hash is computed.
+"""Threads that check passwords and read tables again, so that no session waits meanwhile.
 
 Runs in lookup. Started after confinement, so that the sandbox holds for them too; they compute
 and touch nothing else. Results come back to the loop through a pipe.
@@ -9,7 +9,9 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
+from typing import TypeVar
 
 from smtpd_ps.lookup.password_hash import PasswordHashes, Verdict
 from smtpd_ps.runtime.loop import Loop
@@ -19,16 +21,17 @@ MAX_QUEUED = 512
 _SWITCH_SECS = 0.0005  # passlib's hashes are Python: let the loop in between often
 
 Done = Callable[[Verdict], None]
+T = TypeVar("T")
 
 
 class Checking:
-    """A bounded queue of passwords to check."""
+    """A bounded queue of work for the threads."""
 
     def __init__(self, loop: Loop, hashes: PasswordHashes) -> None:
         """Before confinement."""
         self._loop, self._hashes = loop, hashes
-        self._work: SimpleQueue[tuple[str, str, Done] | None] = SimpleQueue()
-        self._results: deque[tuple[Verdict, Done]] = deque()
+        self._work: SimpleQueue[Callable[[], Callable[[], None]] | None] = SimpleQueue()
+        self._results: deque[Callable[[], None]] = deque()
         self._queued = 0
         self._threads: list[threading.Thread] = []
         self._wake_read, self._wake_write = os.pipe()
@@ -45,11 +48,15 @@ class Checking:
             self._threads.append(thread)
 
     def submit(self, password: str, stored: str, done: Done) -> bool:
-        """Have `done` called on the loop's thread; False where too many are waiting."""
+        """Check a password: have `done` called on the loop's thread; False where too many are waiting."""
+        return self.run(partial(self._hashes.verify, password, stored), done)
+
+    def run(self, work: Callable[[], T], done: Callable[[T], None]) -> bool:
+        """Have `work`, which raises nothing, done in a thread, and `done` called with its result as above."""
         if self._queued >= MAX_QUEUED:
             return False
         self._queued += 1
-        self._work.put((password, stored, done))
+        self._work.put(lambda: partial(done, work()))
         return True
 
     def stop(self) -> None:
@@ -66,9 +73,8 @@ class Checking:
     def _check(self) -> None:
         """What each thread does."""
         while (work := self._work.get()) is not None:
-            password, stored, done = work
-            self._results.append((self._hashes.verify(password, stored), done))
-            del work, password, stored
+            self._results.append(work())
+            del work  # it holds a password
             try:
                 os.write(self._wake_write, b"\0")
             except BlockingIOError:
@@ -77,6 +83,6 @@ class Checking:
     def _on_results(self) -> None:
         os.read(self._wake_read, 4096)
         while self._results:
-            verdict, done = self._results.popleft()
+            tell = self._results.popleft()
             self._queued -= 1
-            done(verdict)
+            tell()

@@ -65,6 +65,11 @@ class Credentials:
         self._system: dict[int, tuple[Callable[[Say], None], Timer]] = {}
         self._last = 0
 
+    def use(self, tables: Mapping[str, Table]) -> None:
+        """Check against other tables from now on."""
+        self._tables = tables
+        self._stand_ins.clear()
+
     def requested(self, request: AuthRequest) -> None:
         """Answered by one AuthReply, unless the session ends first."""
         session = self._sessions.get(request.session)

@@ -16,14 +16,17 @@ from smtpd_ps.lookup.credentials import Credentials
 from smtpd_ps.lookup.dns_exchange import Servers
 from smtpd_ps.lookup.files import Files
 from smtpd_ps.lookup.mail_hosts import MailExchangers
+from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.lookup.peers import Peers
 from smtpd_ps.lookup.recipients import Recipients
 from smtpd_ps.lookup.relay_routes import RelayRoutes
 from smtpd_ps.lookup.resolver import Resolver
 from smtpd_ps.lookup.sessions import Sessions
+from smtpd_ps.lookup.table_updates import TableUpdates
 from smtpd_ps.lookup.users import Users
 from smtpd_ps.pure.expand import Action, Expander
 from smtpd_ps.pure.match_rules import RuleBook
+from smtpd_ps.pure.table import Table
 from smtpd_ps.runtime.loop import Loop
 
 
@@ -38,21 +41,24 @@ class Desk:
     """Takes messages of smtp, queue, delivery and the parent. Raises KeyError for a missing table."""
 
     def __init__(
-        self, loop: Loop, settings: LookupSettings, files: Files, checking: Checking, warn: Callable[[str], None]
+        self,
+        loop: Loop,
+        settings: LookupSettings,
+        files: Files,
+        hashes: PasswordHashes,
+        checking: Checking,
+        warn: Callable[[str], None],
     ) -> None:
         self._peers_by_process: dict[Process, Sender] = {}
-        delimiter = settings.sub_address_delimiter
-        rules = RuleBook(
-            settings.rules, files.tables, settings.local_addresses, settings.local_names, delimiter
-        )  # fmt: skip
-        actions = {action.name: Action.of(action, files.tables) for action in settings.actions}
+        self._settings = settings
+        self._tables = files.tables
         resolver = Resolver(loop, Servers(loop, files.resolver))
         book = AddressBook(loop, resolver, files.hosts, has_global_ipv6(settings.local_addresses))
         to = self._to
-        self.sessions = Sessions(rules)
+        self.sessions = Sessions(self._rules())
         self._users = Users(loop, to(Process.PARENT))
         self._recipients = Recipients(
-            loop, self.sessions, Expander(actions, delimiter), self._users,
+            loop, self.sessions, self._expander(), self._users,
             to(Process.QUEUE), to(Process.SMTP), to(Process.QUEUE), warn,
         )  # fmt: skip
         self._credentials = Credentials(
@@ -62,7 +68,27 @@ class Desk:
         self._routes = RelayRoutes(
             loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn
         )  # fmt: skip
+        self._updates = TableUpdates(settings, files.tables, hashes, checking, self._swap, to(Process.PARENT))
         self._warn = warn
+
+    def _rules(self) -> RuleBook:
+        settings = self._settings
+        return RuleBook(
+            settings.rules, self._tables, settings.local_addresses, settings.local_names,
+            settings.sub_address_delimiter,
+        )  # fmt: skip
+
+    def _expander(self) -> Expander:
+        actions = {action.name: Action.of(action, self._tables) for action in self._settings.actions}
+        return Expander(actions, self._settings.sub_address_delimiter)
+
+    def _swap(self, table: Table) -> None:
+        """Use `table` in place of the one of its name, in all that is decided from now on."""
+        self._tables = {**self._tables, table.name: table}
+        self.sessions.use(self._rules())
+        self._recipients.use(self._expander())
+        self._credentials.use(self._tables)
+        self._routes.use(self._tables)
 
     def attach(self, process: Process, channel: Sender) -> None:
         """Where messages for `process` go from now on."""
@@ -87,7 +113,11 @@ class Desk:
             case Process.DELIVERY:
                 return {m.RouteQuery: self._route}
             case Process.PARENT:
-                return {m.UserInfo: self._users.answered, m.SystemAuthReply: self._credentials.system_replied}
+                return {
+                    m.UserInfo: self._users.answered,
+                    m.SystemAuthReply: self._credentials.system_replied,
+                    m.TableFile: self._updates.requested,
+                }
             case _:
                 return {}
 

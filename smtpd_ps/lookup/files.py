@@ -41,13 +41,13 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
     data: dict[tuple[str, str], bytes] = {}
     for asset, fd in assets:
         try:
-            data[asset.kind, asset.name if asset.kind == "table" else ""] = _read(fd)
+            data[asset.kind, asset.name if asset.kind == "table" else ""] = read_whole(fd)
         except OSError as error:
             errors.append(f"{asset.kind} {asset.name}: {os.strerror(error.errno or 0)}")
         finally:
             os.close(fd)
     tables: dict[str, Table] = {}
-    of_patterns = {condition.table for rule in settings.rules for condition in rule.conditions if condition.regex}
+    of_patterns = pattern_tables(settings)
     for table in settings.tables:
         if table.source == "inline":
             tables[table.name] = from_settings(table)
@@ -57,7 +57,7 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
             errors.append(f"table {table.name}: no file came with it")
             continue
         try:
-            tables[table.name] = _parse(table, content, table.name in of_patterns)
+            tables[table.name] = parse_file(table, content, table.name in of_patterns)
         except TableError as error:
             errors.extend(error.errors)
     resolver = hosts_file.parse_resolv_conf(data.get(("resolv.conf", ""), b""))
@@ -71,7 +71,14 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
     return Files(tables, resolver, hosts_file.parse_hosts(data.get(("hosts", ""), b"")))
 
 
-def _parse(settings: TableSettings, content: bytes, patterns: bool) -> Table:
+def pattern_tables(settings: LookupSettings) -> frozenset[str]:
+    """The tables whose keys are regular expressions to some rule."""
+    return frozenset(
+        condition.table for rule in settings.rules for condition in rule.conditions if condition.regex
+    )  # fmt: skip
+
+
+def parse_file(settings: TableSettings, content: bytes, patterns: bool) -> Table:
     """The table of a file. Patterns are a list whatever blanks and colons they have. Raises TableError."""
     path = settings.path or settings.name
     if not patterns:
@@ -84,12 +91,12 @@ def _parse(settings: TableSettings, content: bytes, patterns: bool) -> Table:
     return table
 
 
-def _read(fd: int) -> bytes:
-    """The whole file, up to a byte over the bound."""
+def read_whole(fd: int) -> bytes:
+    """The whole file from where the descriptor stands, up to a chunk over the bound. Raises OSError."""
     parts: list[bytes] = []
     size = 0
     while size <= MAX_TABLE_BYTES:
-        part = os.pread(fd, _CHUNK, size)
+        part = os.read(fd, _CHUNK)
         if not part:
             break
         parts.append(part)

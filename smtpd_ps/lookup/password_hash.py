@@ -75,6 +75,12 @@ class PasswordHashes:
                 self._passlib[scheme] = verify
         return tuple(missing)
 
+    def lacks(self, schemes: Iterable[str]) -> tuple[str, ...]:
+        """Those of the schemes that nothing loaded can compute."""
+        system = self._system.schemes if self._system is not None else frozenset()
+        known = (*system, *self._passlib, *(["$"] if self._system is not None else []))
+        return tuple(sorted(set(schemes).difference(known)))
+
     def verify(self, password: str, stored: str) -> Verdict:
         """Whether `password` makes `stored`. May be called by several threads. Never raises."""
         scheme = scheme_of(stored)

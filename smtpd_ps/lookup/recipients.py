@@ -43,6 +43,11 @@ class Recipients:
         self._accept, self._refuse, self._bounce, self._warn = accept, refuse, bounce, warn
         self._decisions: Cache[_Key, Decision] = Cache(CACHE_ENTRIES)
 
+    def use(self, expander: Expander) -> None:
+        """Decide anew from now on, with another expander; what was decided is forgotten."""
+        self._expander = expander
+        self._decisions = Cache(CACHE_ENTRIES)
+
     def requested(self, request: RcptRequest) -> None:
         """Always answered: by RcptAccept to queue or RcptRefuse to smtp."""
         session = self._sessions.get(request.session)

@@ -19,6 +19,7 @@ from smtpd_ps.runtime.loop import Loop
 
 MIN_TTL_SECS = 1  # a TTL of 0 would ask for every message
 MAX_TTL_SECS = 3600
+CREDENTIALS_TTL_SECS = 60  # so that a table that is read again soon counts
 MAX_USER = 255  # what a Route holds
 MAX_PASSWORD = 1024
 FAILURE_TTL_SECS = 10  # how long delivery may remember that we could not say
@@ -66,6 +67,7 @@ class _RelayAction:
         self.urls = tuple(parse_relay_url(text) for text in settings.relay_hosts)
         if settings.kind == "lmtp":
             self.urls = (RelayUrl("lmtp", "", *parse_host_port(settings.lmtp_destination, 0)),)
+        self.auth_table = settings.relay_auth_table
         self.credentials = tables.get(settings.relay_auth_table)
         self.turn = 0  # round robin over the list, not failover
 
@@ -84,6 +86,11 @@ class RelayRoutes:
     ) -> None:
         self._loop, self._exchangers, self._book, self._warn = loop, exchangers, book, warn
         self._actions = {action.name: _RelayAction(action, tables) for action in actions if _has_routes(action)}
+
+    def use(self, tables: Mapping[str, Table]) -> None:
+        """Take credentials from other tables from now on; delivery asks again within CREDENTIALS_TTL_SECS."""
+        for action in self._actions.values():
+            action.credentials = tables.get(action.auth_table)
 
     def find(self, query: RouteQuery, done: Done) -> None:
         """Call `done` once with the Route, possibly before this returns."""
@@ -123,4 +130,6 @@ class RelayRoutes:
         host = RouteHost(url.host, found.addresses, url.port, 0, tls_use(url.protocol), url.protocol == "lmtp")
         # With several hosts the next question gets the next one.
         ttl_secs = self._ttl(found.expires) if len(action.urls) == 1 else MIN_TTL_SECS
+        if url.label:
+            ttl_secs = min(ttl_secs, CREDENTIALS_TTL_SECS)
         done(Route(number, (host,), ttl_secs, False, "", user, password))

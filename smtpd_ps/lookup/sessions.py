@@ -82,6 +82,12 @@ class Sessions:
         self._look(session)
         return session
 
+    def use(self, rules: RuleBook) -> None:
+        """Judge all sessions by other rules from now on."""
+        self._rules = rules
+        for session in self._sessions.values():
+            self._look(session)
+
     def _look(self, session: Session) -> None:
         """Decide the rules' conditions on the client."""
         name = session.name.lower() if session.name_told else None

@@ -13,6 +13,7 @@ from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import CHILDREN, channel_peers
 from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.runtime.channel import Channel, Handlers
+from smtpd_ps.runtime.frames import close_all
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
 from smtpd_ps.runtime.spawn import describe_exit, spawn
@@ -148,11 +149,13 @@ class Children:
             self.loop.sleep(0.005)
         return "closed its channel"
 
-    def tell(self, process: Process, message: m.Message) -> None:
-        """Send `message` to one child that is there."""
+    def tell(self, process: Process, message: m.Message, *fds: int) -> None:
+        """Send `message` to one child that is there; the descriptors are closed in any case."""
         child = self.by_process.get(process)
         if child is not None and not child.lost:
-            child.channel.send(message)
+            child.channel.send(message, *fds)
+        else:
+            close_all(fds)
 
     def tell_all(self, message: m.Message) -> None:
         """Send `message` to every child."""

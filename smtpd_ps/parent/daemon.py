@@ -15,6 +15,7 @@ from smtpd_ps.contract.values import Process
 from smtpd_ps.parent.agents import Agents
 from smtpd_ps.parent.children import Children, SetupPlan
 from smtpd_ps.parent.system import SystemAuth, answer_lmtp, system_user
+from smtpd_ps.parent.tables import TableFiles
 from smtpd_ps.runtime.channel import Handlers
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
@@ -31,6 +32,7 @@ class Daemon:
     log: Log
     plans: dict[Process, SetupPlan]
     actions: dict[str, ActionSettings]
+    tables: dict[str, str]  # paths of the file tables that lookup uses
     hostname: str
     privileged: bool
     foreground: bool
@@ -40,6 +42,7 @@ class Daemon:
     children: Children = field(init=False)
     agents: Agents = field(init=False)
     _auth: SystemAuth = field(init=False)
+    _table_files: TableFiles = field(init=False)
     _exit_code: int = 0
     _stopping: bool = False
 
@@ -49,6 +52,9 @@ class Daemon:
             self.loop, self.log, self.actions, self.hostname, self.privileged, self.foreground,
             self._answer_delivery, self.forbidden_users,
         )  # fmt: skip
+        self._table_files = TableFiles(
+            self.log, self.tables, lambda process, message, *fds: self.children.tell(process, message, *fds)
+        )
         self.children = Children(self.loop, self.log, self._handlers(), self._serving, self._lost)
 
     def _handlers(self) -> dict[Process, Handlers]:
@@ -56,6 +62,7 @@ class Daemon:
             Process.LOOKUP: {
                 m.UserQuery: lambda query: self.children.tell(Process.LOOKUP, system_user(query)),
                 m.SystemAuth: self._auth.check,
+                m.TableRead: self._table_files.read,
             },
             Process.DELIVERY: {
                 m.AgentStart: self.agents.start,
@@ -65,6 +72,7 @@ class Daemon:
                 m.ShowProcesses: self._show_processes,
                 m.SetLog: self._set_log,
                 m.Stop: self._stop_requested,
+                m.UpdateTable: self._table_files.update,
             },
         }
 

@@ -158,11 +158,16 @@ def _limit_findings(policy: Policy, seen: Observation) -> list[Finding]:
 
 
 def kind_in(descriptor: Descriptor, policy: Policy, spool: str) -> str:
-    """The kind as `policy` names it: a file below the spool is "spool" to queue, a body to others."""
-    if descriptor.kind not in ("file", "directory") or not spool:
+    """The kind as `policy` names it.
+
+    A file below the spool is "spool" to queue and a body to others; elsewhere one that can only
+    be read is a "table" to who may hold tables.
+    """
+    if descriptor.kind not in ("file", "directory"):
         return descriptor.kind
-    if not descriptor.detail.startswith(spool.rstrip("/") + "/"):
-        return descriptor.kind
+    if not spool or not descriptor.detail.startswith(spool.rstrip("/") + "/"):
+        is_table = descriptor.kind == "file" and descriptor.access == "read" and "table" in policy.kinds
+        return "table" if is_table else descriptor.kind
     if "spool" in policy.kinds:
         return "spool"
     return {"read": "body-read", "write": "body-write"}.get(descriptor.access, "spool")

@@ -7,6 +7,7 @@ clients for which the same rules remain share one. First match wins.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal, assert_never
 
 from smtpd_ps.contract.settings import ConditionSettings, RuleSettings
@@ -49,6 +50,8 @@ class Facts:
 
 
 Service = Literal["domain", "mailaddr", "netaddr", "string", "regex"]
+_numbers = count()  # of views: what was decided by one is never taken for a decision of another book's
+
 Detail = Literal["helo", "tls", "sender"]  # what of Facts, beyond the recipient, a rule reads
 _SourceTest = Callable[[Source], bool | None]  # None: it depends on a name that is not known
 _FactsTest = Callable[[Facts], bool]
@@ -120,7 +123,7 @@ class RuleBook:
         key = tuple(chosen)
         view = self._views.get(key)
         if view is None:
-            view = self._views[key] = View(len(self._views), tuple((self._rules[at], sure) for at, sure in chosen))
+            view = self._views[key] = View(next(_numbers), tuple((self._rules[at], sure) for at, sure in chosen))
         return view
 
     def _rule(self, settings: RuleSettings) -> _Rule:

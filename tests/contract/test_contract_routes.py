@@ -57,17 +57,20 @@ def test_what_the_parent_takes_at_run_time_is_a_handful() -> None:
     assert taken == {
         (Process.LOOKUP, "UserQuery"),
         (Process.LOOKUP, "SystemAuth"),
+        (Process.LOOKUP, "TableRead"),
         (Process.DELIVERY, "AgentStart"),
         (Process.DELIVERY, "LmtpConnect"),
         (Process.CONTROL, "ShowProcesses"),
         (Process.CONTROL, "SetLog"),
         (Process.CONTROL, "Stop"),
+        (Process.CONTROL, "UpdateTable"),
     }
 
 
 def test_the_parent_takes_names_not_ids_or_commands() -> None:
     """AgentStart carries a user's and an action's name and nothing else."""
     assert m.AgentStart.__struct_fields__ == ("request", "user", "action")
+    assert m.UpdateTable.__struct_fields__ == ("client", "name")
 
 
 def test_bodies_never_pass_lookup_control_or_parent() -> None:

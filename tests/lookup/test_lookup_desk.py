@@ -24,6 +24,7 @@ from smtpd_ps.lookup.files import Files, FilesError, read_files
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.osdep import crypt_r
 from smtpd_ps.pure.hosts_file import NO_HOSTS
+from smtpd_ps.pure.table import Table
 from smtpd_ps.runtime.loop import Loop
 
 # "secret", 1000 rounds
@@ -84,14 +85,21 @@ class Box:
 
 
 class World:
-    def __init__(self, loop: Loop, server: DnsServer, settings: LookupSettings = SETTINGS) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        server: DnsServer,
+        settings: LookupSettings = SETTINGS,
+        tables: dict[str, Table] | None = None,
+    ) -> None:
         self.loop, self.server = loop, server
         self.warnings: list[str] = []
-        tables = read_files(settings, ()).tables
-        self.checking = Checking(loop, PasswordHashes(crypt_r.load()))
+        tables = read_files(settings, ()).tables if tables is None else tables
+        hashes = PasswordHashes(crypt_r.load())
+        self.checking = Checking(loop, hashes)
         self.checking.start()
         files = Files(tables, server.settings, NO_HOSTS)
-        self.desk = Desk(loop, settings, files, self.checking, self.warnings.append)
+        self.desk = Desk(loop, settings, files, hashes, self.checking, self.warnings.append)
         self.boxes = {p: Box(p) for p in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.PARENT)}
         for process, box in self.boxes.items():
             self.desk.attach(process, box)

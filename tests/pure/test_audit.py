@@ -144,6 +144,17 @@ def test_kinds_are_counted() -> None:
     assert kind_in(Descriptor(5, "directory", "/", "read"), queue, "/spool") == "directory"
 
 
+def test_a_table_is_a_file_that_lookup_can_only_read() -> None:
+    """Other files, other places and other processes get no milder word."""
+    lookup, smtp = POLICIES[Process.LOOKUP], POLICIES[Process.SMTP]
+    assert kind_in(Descriptor(9, "file", "/etc/mail/aliases", "read"), lookup, "/spool") == "table"
+    assert kind_in(Descriptor(9, "file", "/etc/mail/aliases", "read"), lookup, "") == "table"
+    assert kind_in(Descriptor(9, "file", "/etc/mail/aliases", "write"), lookup, "/spool") == "file"
+    assert kind_in(Descriptor(9, "directory", "/etc/mail", "read"), lookup, "/spool") == "directory"
+    assert kind_in(Descriptor(9, "file", "/spool/queue/b", "read"), lookup, "/spool") == "body-read"
+    assert kind_in(Descriptor(9, "file", "/etc/mail/aliases", "read"), smtp, "/spool") == "file"
+
+
 def test_channels() -> None:
     """A channel is judged by who holds its other end."""
     one, other = Descriptor(3, "channel", inode=10, peer=20), Descriptor(3, "channel", inode=20, peer=10)

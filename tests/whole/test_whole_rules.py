@@ -1,9 +1,10 @@
 """Match rules in the real daemon: what a client is answered, and where its mail goes."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
-from support.daemon import Daemon, running, wait_until
+from support.daemon import Daemon, cli, running, wait_until
 from support.sink import sinking
 
 MESSAGE = "From: a@client.test\r\nSubject: rules\r\n\r\nbody\r\n"
@@ -78,6 +79,45 @@ match from rdns "*.elsewhere" for any action out
     with sinking() as sink, running(config.replace("SINK", str(sink.port))) as daemon:
         for domain, code in (("pattern.test", 250), ("list.test", 250), ("any.test", 250), ("other.test", 550)):
             assert replies(daemon, "a@client.test", f"b@{domain}")[0] == code, domain
+
+
+UPDATED = """
+table domains "{dir}/domains"
+table unused "{dir}/domains"
+listen on 127.0.0.1 port {port}
+action out relay host "smtp://127.0.0.1:SINK"
+match from any for domain <domains> action out
+"""
+
+
+def test_update_table() -> None:
+    """smtpctl_ps update table: read by confined lookup, kept as it was where the new one is wrong, and told."""
+    with sinking() as sink, prepared(UPDATED.replace("SINK", str(sink.port)), domains="one.test\n") as daemon:
+        daemon.start()
+        path = daemon.dir / "domains"
+
+        def update(name: str = "domains") -> tuple[int, str, str]:
+            done = cli("smtpctl_ps", "--state-dir", str(daemon.state), "update", "table", name)
+            return done.returncode, done.stdout, done.stderr
+
+        with daemon.smtp() as client:
+            client.ehlo()
+            client.mail("a@client.test")
+            assert client.rcpt("b@two.test")[0] == 550
+            path.write_text("one.test\ntwo.test\n")
+            assert client.rcpt("b@two.test")[0] == 550
+            assert update() == (0, "table domains: 2 entries\n", "")
+            assert client.rcpt("b@two.test")[0] == 250
+            path.write_bytes(b"three.test\n\xff\n")
+            assert update() == (1, "", f"smtpctl_ps: {path}:2: not UTF-8 text\n")
+            assert (client.rcpt("b@two.test")[0], client.rcpt("b@three.test")[0]) == (250, 550)
+            path.unlink()
+            assert update() == (1, "", f"smtpctl_ps: {path}: No such file or directory\n")
+            assert update("unused") == (1, "", "smtpctl_ps: no table unused in a file is in use\n")
+            assert client.rcpt("b@one.test")[0] == 250
+        if os.getuid() == 0:
+            daemon.ctl("audit")
+        assert daemon.stop() == 0
 
 
 def test_a_bad_pattern_in_a_file_stops_the_start() -> None:

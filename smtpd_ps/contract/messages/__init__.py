@@ -38,6 +38,7 @@ from smtpd_ps.contract.messages.operator import (
     ShowStatus,
     Stop,
     TextPart,
+    UpdateTable,
 )
 from smtpd_ps.contract.messages.receive import (
     Abort,
@@ -78,7 +79,16 @@ from smtpd_ps.contract.messages.setup import (
     Ready,
     SmtpSetup,
 )
-from smtpd_ps.contract.messages.system import Sign, Signature, SystemAuth, SystemAuthReply, UserInfo, UserQuery
+from smtpd_ps.contract.messages.system import (
+    Sign,
+    Signature,
+    SystemAuth,
+    SystemAuthReply,
+    TableFile,
+    TableRead,
+    UserInfo,
+    UserQuery,
+)
 
 __all__ = [
     "Message",
@@ -135,6 +145,8 @@ __all__ = [
     "UserInfo",
     "SystemAuth",
     "SystemAuthReply",
+    "TableFile",
+    "TableRead",
     "Sign",
     "Signature",
     "ShowQueue",
@@ -148,6 +160,7 @@ __all__ = [
     "ShowProcesses",
     "SetLog",
     "Stop",
+    "UpdateTable",
     "Counters",
     "TextPart",
     "BytesPart",

@@ -92,6 +92,13 @@ class Stop(Message, frozen=True):
     client: U32
 
 
+class UpdateTable(Message, frozen=True):
+    """Read a table's file again. A name; the path is the one in smtpd.conf."""
+
+    client: U32
+    name: Name
+
+
 class Counters(Message, frozen=True):
     """key, value pairs."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
-from smtpd_ps.contract.values import U32, Name
+from smtpd_ps.contract.values import U32, Line, Name
 
 # --- lookup and parent -----------------------------------------------------------------------
 
@@ -41,6 +41,21 @@ class SystemAuthReply(Message, frozen=True):
 
     query: U32
     verdict: Literal["ok", "no", "error"]
+
+
+class TableFile(Message, frozen=True):
+    """A table's file, opened anew, to be read in place of what was read before. Carries the descriptor."""
+
+    client: U32  # the operator who waits for TableRead
+    name: Name
+
+
+class TableRead(Message, frozen=True):
+    """The new table is in use, or (`ok` false) the old one stays; `text` says why, a line an error."""
+
+    client: U32
+    ok: bool
+    text: Line = ""
 
 
 # --- smtp and delivery to keys (blocking) ----------------------------------------------------
