@@ -215,6 +215,7 @@ def _lookup(
             conditions=tuple(ConditionSettings(c.kind, c.negated, c.table, c.regex) for c in rule.conditions),
             action=rule.action,
             line=rule.where.line,
+            path=rule.where.path if rule.where.path != conf.path else "",
         )
         for rule in conf.rules
     )

@@ -88,6 +88,7 @@ class RuleSettings(Value, frozen=True):
     conditions: Annotated[tuple[ConditionSettings, ...], Meta(max_length=32)]
     action: Name
     line: U32  # in smtpd.conf, for logs
+    path: Path = ""  # of the file, where it was included
 
 
 class ActionSettings(Value, frozen=True):

@@ -20,6 +20,10 @@ U16 = Annotated[int, Meta(ge=0, le=65535)]
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
+StepKind = Literal[
+    "client", "address", "user", "target", "rule", "entry", "no-entry", "duplicate", "passwd", "deliver", "host",
+    "refused", "note",
+]  # fmt: skip
 ReplyCode = Annotated[int, Meta(ge=200, le=599)]
 
 # A body up to this size travels inside messages; a larger one in a file whose descriptor is passed.

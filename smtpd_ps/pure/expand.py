@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
-from smtpd_ps.contract.settings import ActionSettings
+from smtpd_ps.contract.settings import ActionSettings, RuleSettings
 from smtpd_ps.pure.address import split
 from smtpd_ps.pure.expand_targets import Target, TargetError, parse_targets
-from smtpd_ps.pure.match_rules import UNSURE, Facts, View
+from smtpd_ps.pure.match_rules import UNSURE, Facts
 from smtpd_ps.pure.table import Table
 
 MAX_DEPTH = 10
@@ -98,12 +99,19 @@ class Action:
         )
 
 
-class _Node:
+class Rules(Protocol):
+    """The match rules of one client (match_rules.View)."""
+
+    def match(self, facts: Facts) -> RuleSettings | None:
+        """The first rule that matches, or None."""
+
+
+class Node:
     """An address or user to expand, and where it came from."""
 
     __slots__ = ("action", "address", "depth", "kind", "parent", "same_user", "text")
 
-    def __init__(self, target: Target, parent: "_Node | None", action: Action | None) -> None:
+    def __init__(self, target: Target, parent: "Node | None", action: Action | None) -> None:
         self.kind = target.kind
         self.text = target.text
         self.parent = parent
@@ -113,7 +121,7 @@ class _Node:
             parent is not None and self.kind == "user" == parent.kind and parent.text == self.text
         )  # fmt: skip
         # The nearest address at or above this node: what Delivered-To will say.
-        self.address: _Node = self if self.kind == "address" or parent is None else parent.address
+        self.address: Node = self if self.kind == "address" or parent is None else parent.address
 
 
 class Expander:
@@ -124,18 +132,20 @@ class Expander:
         self._delimiter = delimiter
 
     def expand(
-        self, recipient: str, facts: Facts, direct: View, reinjected: View, users: Callable[[str], UserState]
+        self, recipient: str, facts: Facts, direct: Rules, reinjected: Rules, users: Callable[[str], UserState]
     ) -> Outcome:
         """Where mail for `recipient` goes.
 
         `direct` are the rules for the client, `reinjected` those for the addresses that tables
         give. `facts` says who sends; its recipient and domain are set here.
         """
-        run = _Run(self._actions, self._delimiter, facts, direct, reinjected, users)
+        run = Run(self._actions, self._delimiter, facts, direct, reinjected, users)
         return run.run(recipient)
 
 
-class _Run:
+class Run:
+    """One expansion. pure/expand_trace follows it by overriding its steps."""
+
     __slots__ = (
         "_actions", "_delimiter", "_deliveries", "_direct", "_facts", "_missing", "_nodes", "_queue",
         "_reinjected", "_seen", "_users",
@@ -146,20 +156,21 @@ class _Run:
         actions: Mapping[str, Action],
         delimiter: str,
         facts: Facts,
-        direct: View,
-        reinjected: View,
+        direct: Rules,
+        reinjected: Rules,
         users: Callable[[str], UserState],
     ) -> None:
         self._actions, self._delimiter = actions, delimiter
         self._facts, self._direct, self._reinjected = facts, direct, reinjected
         self._users = users
-        self._queue: deque[_Node] = deque()
-        self._seen: set[tuple[str, str, bool, _Node | None]] = set()
+        self._queue: deque[Node] = deque()
+        self._seen: set[tuple[str, str, bool, Node | None]] = set()
         self._nodes = 0
         self._deliveries: list[Delivery] = []
         self._missing: set[str] = set()
 
     def run(self, recipient: str) -> Outcome:
+        """Where mail for `recipient` goes."""
         self._insert(Target("address", recipient), None, None)
         while self._queue:
             node = self._queue.popleft()
@@ -173,9 +184,9 @@ class _Run:
             return LIST_FAILED
         return Accepted(tuple(self._deliveries))
 
-    def _insert(self, target: Target, parent: _Node | None, action: Action | None) -> None:
+    def _insert(self, target: Target, parent: Node | None, action: Action | None) -> None:
         """Queue a target unless the same one is there already for the same address."""
-        node = _Node(target, parent, action)
+        node = Node(target, parent, action)
         key = self._key(node)
         if key not in self._seen:
             self._seen.add(key)
@@ -183,10 +194,10 @@ class _Run:
             self._queue.append(node)
 
     @staticmethod
-    def _key(node: _Node) -> tuple[str, str, bool, _Node | None]:
+    def _key(node: Node) -> tuple[str, str, bool, Node | None]:
         return (node.kind, node.text, node.same_user, node.parent.address if node.parent else None)
 
-    def _expand(self, node: _Node) -> Refused | None:
+    def _expand(self, node: Node) -> Refused | None:
         if node.depth >= MAX_DEPTH or self._nodes > MAX_NODES:
             return LIST_FAILED
         match node.kind:
@@ -200,7 +211,7 @@ class _Run:
                 why = f"{node.kind} in the expansion of <{node.address.text}> is not supported yet: {node.text}"
                 return Refused(TEMPORARY.code, TEMPORARY.text, why)
 
-    def _expand_address(self, node: _Node) -> Refused | None:
+    def _expand_address(self, node: Node) -> Refused | None:
         local, domain = split(node.text)
         facts = self._facts
         facts.recipient, facts.domain = node.text.lower(), domain.lower()
@@ -219,7 +230,7 @@ class _Run:
         self._insert(Target("user", local.lower()), node, action)
         return None
 
-    def _expand_user(self, node: _Node) -> Refused | None:
+    def _expand_user(self, node: Node) -> Refused | None:
         action = node.action
         assert action is not None  # only a rule's action makes users
         if not node.same_user:
@@ -246,7 +257,7 @@ class _Run:
         self._deliveries.append(Delivery(action.name, node.address.text, action.fixed_user or user))
         return None
 
-    def _insert_targets(self, value: str, node: _Node, action: Action) -> Refused | None:
+    def _insert_targets(self, value: str, node: Node, action: Action) -> Refused | None:
         try:
             targets = parse_targets(value)
         except TargetError as error:
