@@ -129,8 +129,10 @@ ROUTES: tuple[Route, ...] = (
     Route(93, m.BytesPart, _TO_CLIENT, _SERVE, _BODY),
     Route(94, m.QueueRow, _TO_CLIENT, _SERVE, 32 * KIB),
     Route(95, m.ProcessRow, _TO_CLIENT, _SERVE, 32 * KIB),
-    Route(96, m.Done, _TO_CLIENT, _SERVE, 16 * KIB),
+    Route(96, m.Done, (*_TO_CLIENT, (LOOKUP, CONTROL)), _SERVE, 16 * KIB),
     Route(97, m.UpdateTable, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 1 * KIB, answer="Done"),
+    Route(98, m.Explain, ((CLIENT, CONTROL), (CONTROL, LOOKUP)), _SERVE, 8 * KIB, answer="ExplainStep, Done"),
+    Route(99, m.ExplainStep, ((LOOKUP, CONTROL), (CONTROL, CLIENT)), _SERVE, 32 * KIB),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

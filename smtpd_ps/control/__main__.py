@@ -13,7 +13,7 @@ def main() -> None:
     assert isinstance(child.setup, m.ControlSetup)
     child.confine()
     desk = Desk(child.log, child.loop.now())
-    for peer in (Process.QUEUE, Process.SMTP, Process.DELIVERY):
+    for peer in (Process.QUEUE, Process.SMTP, Process.DELIVERY, Process.LOOKUP):
         desk.attach(peer, child.channel(peer, desk.handlers(peer)))
     door = Door(child.loop, child.log, desk, child.setup.settings.allowed_uid)
     for _listener, sock in child.listeners:

@@ -25,6 +25,7 @@ class Sender(Protocol):
 
 
 _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
+    m.Explain: (Process.LOOKUP,),
     m.ShowQueue: (Process.QUEUE,),
     m.ShowEnvelope: (Process.QUEUE,),
     m.ShowMessage: (Process.QUEUE,),
@@ -75,6 +76,8 @@ class Desk:
 
     def handlers(self, peer: Process) -> dict[type[m.Message], Callable[..., None]]:
         """What `peer` may answer."""
+        if peer is Process.LOOKUP:
+            return {m.ExplainStep: self._on_part, m.Done: lambda done: self._on_done(peer, done)}
         return {
             m.Counters: self._on_counters,
             m.TextPart: self._on_part,
@@ -98,7 +101,7 @@ class Desk:
         """The client is gone: drop what still comes for it."""
         self._cases.pop(number, None)
 
-    def _on_part(self, part: m.TextPart | m.BytesPart | m.QueueRow | m.ProcessRow) -> None:
+    def _on_part(self, part: m.TextPart | m.BytesPart | m.QueueRow | m.ProcessRow | m.ExplainStep) -> None:
         case = self._cases.get(part.client)
         if case is not None:
             case.client.send(part)

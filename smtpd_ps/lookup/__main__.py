@@ -35,7 +35,7 @@ def main() -> None:
     dns_wire.preload()
     child.confine()
     checking.start()
-    for peer in (Process.SMTP, Process.QUEUE, Process.DELIVERY):
+    for peer in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.CONTROL):
         desk.attach(peer, child.channel(peer, desk.handlers(peer)))
     child.serve(desk.handlers(Process.PARENT), on_parent=lambda channel: desk.attach(Process.PARENT, channel))
 

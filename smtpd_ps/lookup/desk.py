@@ -14,6 +14,7 @@ from smtpd_ps.lookup.addresses import AddressBook, has_global_ipv6
 from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.credentials import Credentials
 from smtpd_ps.lookup.dns_exchange import Servers
+from smtpd_ps.lookup.explain import Explanations
 from smtpd_ps.lookup.files import Files
 from smtpd_ps.lookup.mail_hosts import MailExchangers
 from smtpd_ps.lookup.password_hash import PasswordHashes
@@ -55,10 +56,11 @@ class Desk:
         resolver = Resolver(loop, Servers(loop, files.resolver))
         book = AddressBook(loop, resolver, files.hosts, has_global_ipv6(settings.local_addresses))
         to = self._to
-        self.sessions = Sessions(self._rules())
+        rules, expander = self._rules(), self._expander()
+        self.sessions = Sessions(rules)
         self._users = Users(loop, to(Process.PARENT))
         self._recipients = Recipients(
-            loop, self.sessions, self._expander(), self._users,
+            loop, self.sessions, expander, self._users,
             to(Process.QUEUE), to(Process.SMTP), to(Process.QUEUE), warn,
         )  # fmt: skip
         self._credentials = Credentials(
@@ -69,6 +71,9 @@ class Desk:
             loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn
         )  # fmt: skip
         self._updates = TableUpdates(settings, files.tables, hashes, checking, self._swap, to(Process.PARENT))
+        self._explanations = Explanations(
+            settings, rules, expander, self._names, self._users, self._routes, to(Process.CONTROL)
+        )
         self._warn = warn
 
     def _rules(self) -> RuleBook:
@@ -85,8 +90,10 @@ class Desk:
     def _swap(self, table: Table) -> None:
         """Use `table` in place of the one of its name, in all that is decided from now on."""
         self._tables = {**self._tables, table.name: table}
-        self.sessions.use(self._rules())
-        self._recipients.use(self._expander())
+        rules, expander = self._rules(), self._expander()
+        self.sessions.use(rules)
+        self._recipients.use(expander)
+        self._explanations.use(rules, expander)
         self._credentials.use(self._tables)
         self._routes.use(self._tables)
 
@@ -112,6 +119,8 @@ class Desk:
                 return {m.BounceQuery: self._recipients.bounced}
             case Process.DELIVERY:
                 return {m.RouteQuery: self._route}
+            case Process.CONTROL:
+                return {m.Explain: self._explanations.requested}
             case Process.PARENT:
                 return {
                     m.UserInfo: self._users.answered,

@@ -92,15 +92,18 @@ class RelayRoutes:
         for action in self._actions.values():
             action.credentials = tables.get(action.auth_table)
 
-    def find(self, query: RouteQuery, done: Done) -> None:
-        """Call `done` once with the Route, possibly before this returns."""
+    def find(self, query: RouteQuery, done: Done, *, only_asking: bool = False) -> None:
+        """Call `done` once with the Route, possibly before this returns.
+
+        `only_asking`: nothing goes there, so that the turn of an action's hosts stays.
+        """
         action = self._actions.get(query.action)
         if action is None:
             self._warn(f"route asked for action {query.action}, which relays nothing")
             done(Route(query.query, (), FAILURE_TTL_SECS, True, "No route for this action"))
         elif action.urls:
             url = action.urls[action.turn % len(action.urls)]
-            action.turn += 1
+            action.turn += not only_asking
             self._book.resolve(url.host, partial(self._host, query.query, action, url, done))
         else:
             self._exchangers.find(query.domain, partial(self._by_mx, query.query, done))

@@ -128,8 +128,8 @@ class Expander:
     """Expands recipients with one configuration's actions."""
 
     def __init__(self, actions: Mapping[str, Action], delimiter: str) -> None:
-        self._actions = actions
-        self._delimiter = delimiter
+        self.actions = actions
+        self.delimiter = delimiter
 
     def expand(
         self, recipient: str, facts: Facts, direct: Rules, reinjected: Rules, users: Callable[[str], UserState]
@@ -139,7 +139,7 @@ class Expander:
         `direct` are the rules for the client, `reinjected` those for the addresses that tables
         give. `facts` says who sends; its recipient and domain are set here.
         """
-        run = Run(self._actions, self._delimiter, facts, direct, reinjected, users)
+        run = Run(self.actions, self.delimiter, facts, direct, reinjected, users)
         return run.run(recipient)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from smtpd_ps.contract.settings import RuleSettings
 from smtpd_ps.contract.values import StepKind
-from smtpd_ps.pure.expand import Action, Node, Outcome, Refused, Rules, Run, UserState
+from smtpd_ps.pure.expand import Action, Expander, Node, Outcome, Refused, Rules, Run, UserState
 from smtpd_ps.pure.expand_targets import Target
 from smtpd_ps.pure.match_rules import UNSURE, Facts
 from smtpd_ps.pure.table import Table
@@ -43,15 +43,14 @@ class Trace:
 
 
 def expand_traced(
+    expander: Expander,
     recipient: str,
-    actions: Mapping[str, Action],
-    delimiter: str,
     facts: Facts,
     direct: Rules,
     reinjected: Rules,
     users: Callable[[str], UserState],
 ) -> tuple[Outcome, tuple[Step, ...]]:
-    """As Expander.expand, with the steps that led to the outcome."""
+    """As expander.expand, with the steps that led to the outcome."""
     trace = Trace()
 
     def state(user: str) -> UserState:
@@ -60,9 +59,9 @@ def expand_traced(
             trace.note("passwd", user, _STATES[found])
         return found
 
-    followed = {name: _followed_action(action, trace) for name, action in actions.items()}
+    followed = {name: _followed_action(action, trace) for name, action in expander.actions.items()}
     run = _TracedRun(
-        followed, delimiter, facts, _TracedRules(direct, trace), _TracedRules(reinjected, trace), state, trace
+        followed, expander.delimiter, facts, _TracedRules(direct, trace), _TracedRules(reinjected, trace), state, trace
     )
     outcome = run.run(recipient)
     return outcome, tuple(trace.steps)

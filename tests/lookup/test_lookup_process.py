@@ -14,7 +14,7 @@ from smtpd_ps.contract.values import Dsn, Phase, Process
 from smtpd_ps.runtime.channel import BlockingChannel
 from smtpd_ps.runtime.spawn import spawn
 
-PEERS = (Process.SMTP, Process.QUEUE, Process.DELIVERY)
+PEERS = (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.CONTROL)
 
 
 class Running:

@@ -49,8 +49,9 @@ class World:
         def state(user: str) -> UserState:
             return USERS.get(user, UserState.ABSENT)
 
-        plain = Expander(self.actions, "+").expand(recipient, facts(), views[0], views[1], state)
-        traced, steps = expand_traced(recipient, self.actions, "+", facts(), views[0], views[1], state)
+        expander = Expander(self.actions, "+")
+        plain = expander.expand(recipient, facts(), views[0], views[1], state)
+        traced, steps = expand_traced(expander, recipient, facts(), views[0], views[1], state)
         return plain, traced, steps
 
     def steps(self, recipient: str) -> list[tuple[int, str, str, str]]:

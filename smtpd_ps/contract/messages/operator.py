@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
-from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Line, Name, Process, Text
+from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Line, Name, Process, StepKind, Text
 
 # --- the operator ----------------------------------------------------------------------------
 
@@ -97,6 +97,29 @@ class UpdateTable(Message, frozen=True):
 
     client: U32
     name: Name
+
+
+class Explain(Message, frozen=True):
+    """What would be done with mail of this client, sender and recipient? Nothing is done with any."""
+
+    client: U32
+    address: Name  # "local" for the local socket
+    helo: Name
+    user: Name  # "" for a client that has not authenticated
+    tls: bool
+    tag: Name
+    sender: Address
+    recipient: Address
+
+
+class ExplainStep(Message, frozen=True):
+    """One step of the way to the decision; `depth` counts the expansions above it."""
+
+    client: U32
+    depth: U8
+    kind: StepKind
+    subject: Line  # what the step is about: an address, a user, a key, a host
+    text: Line
 
 
 class Counters(Message, frozen=True):
