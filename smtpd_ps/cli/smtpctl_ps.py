@@ -10,6 +10,7 @@ from smtpd_ps.cli import shows
 from smtpd_ps.cli.ask import DaemonError, order, parts
 from smtpd_ps.cli.audit import run as run_audit
 from smtpd_ps.cli.encrypt import encrypt
+from smtpd_ps.cli.explain import explain
 from smtpd_ps.cli.setup import run_setup
 from smtpd_ps.cli.words import Command, WordError, find
 from smtpd_ps.contract import messages as m
@@ -47,6 +48,7 @@ class Commands:
         return (
             Command(("audit",), self._audit),
             Command(("encrypt",), lambda given: encrypt(given), ("[string]",)),
+            Command(("explain",), lambda given: explain(self._state_dir, given, self._json), ("option", "...")),
             Command(("log", "brief"), lambda _given: self._order(m.SetLog(0, 0))),
             Command(("log", "verbose"), lambda _given: self._order(m.SetLog(0, 1))),
             Command(("pause", "mda"), lambda _given: self._order(m.Pause(0, "mda", True))),
