@@ -27,7 +27,7 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when all runs succeeded; 1 when some failed; 2 when it could not start; 130 when interrupted."""
+    """0 when it ran; 1 when smtpd_ps failed (others' failures are results); 2 could not start; 130 interrupted."""
     arguments = parse(argv)
     if os.getuid() != 0:
         print("bench: has to be run as root: it starts servers with users of their own", file=sys.stderr)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     show(results)
-    return 1 if any(result.failure for result in results) else 0
+    return 1 if any(result.failure for result in results if result.peer.partition("+")[0] == OURS) else 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
