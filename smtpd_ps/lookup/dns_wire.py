@@ -118,7 +118,7 @@ def parse_reply(data: bytes, ident: int, asked: Question) -> Reply | None:
     if got != ident or not flags & _QR or flags & _OPCODE:
         return None
     rcode = flags & 15
-    if questions == 0 and rcode != Rcode.NOERROR:
+    if questions == 0 and rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN):
         return Reply(rcode, False, (), None)  # some servers do not repeat what they refuse
     truncated = bool(flags & _TC)
     parser = dns.wire.Parser(data, HEADER.size)

@@ -284,3 +284,10 @@ def test_unknown_types_import_nothing() -> None:
     assert parsed is not None
     assert [record.data for record in parsed.records] == ["192.0.2.1"]
     assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize(("rcode", "believed"), [(0, False), (1, True), (2, True), (3, False), (5, True)])
+def test_a_reply_without_its_question(rcode: int, believed: bool) -> None:
+    """Some servers do not repeat what they refuse; but that a name does not exist must be about that name."""
+    reply = dns_wire.parse_reply(dns_wire.HEADER.pack(7, 0x8180 | rcode, 0, 0, 0, 0), 7, ASKED)
+    assert (reply is not None) is believed

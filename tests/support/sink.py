@@ -31,7 +31,13 @@ class Behaviour:
 class Sink:
     """Listens on 127.0.0.1 or a Unix path; `mails` grows."""
 
-    def __init__(self, path: str | None = None, lmtp: bool = False, behaviour: Behaviour | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        lmtp: bool = False,
+        behaviour: Behaviour | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.mails: list[Mail] = []
         self.connections = 0
         self.lmtp = lmtp
@@ -53,7 +59,7 @@ class Sink:
                 allow_reuse_address = True
                 request_queue_size = 128
 
-            tcp = Tcp(("127.0.0.1", 0), Handler)
+            tcp = Tcp(address, Handler)
             self.server, self.port = tcp, tcp.server_address[1]
         self.server.daemon_threads = True  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -118,9 +124,14 @@ class Sink:
 
 
 @contextlib.contextmanager
-def sinking(path: str | None = None, lmtp: bool = False, behaviour: Behaviour | None = None) -> Iterator[Sink]:
+def sinking(
+    path: str | None = None,
+    lmtp: bool = False,
+    behaviour: Behaviour | None = None,
+    address: tuple[str, int] = ("127.0.0.1", 0),
+) -> Iterator[Sink]:
     """A sink for the body of a with statement."""
-    sink = Sink(path, lmtp, behaviour)
+    sink = Sink(path, lmtp, behaviour, address)
     try:
         yield sink
     finally:
