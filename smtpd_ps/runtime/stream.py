@@ -144,7 +144,7 @@ class Stream:
                     return
                 self._head = b""
         except OSError as error:
-            self._close(_text(error))
+            self._close(self._why(error))
             return
         except TlsError as error:
             self._fail(str(error))
@@ -206,7 +206,7 @@ class Stream:
         except BlockingIOError:
             return
         except OSError as error:
-            self._close(_text(error))
+            self._close(self._why(error))
             return
         self._read_bytes = READ_BYTES if len(data) < READ_BYTES else READ_MORE_BYTES
         if self._pump is None:
@@ -388,6 +388,10 @@ class Stream:
                 self._sock.send(data)
         except OSError:
             return  # an alert or close_notify is a courtesy, and the stream is closed next
+
+    def _why(self, error: OSError) -> str:
+        """What to say of it; a connection that breaks in the middle of a handshake is a handshake that failed."""
+        return f"tls: {_text(error)}" if self._pump is not None and self.tls is None else _text(error)
 
     def abort(self) -> None:
         """Close at once; what was not sent is lost."""

@@ -3,6 +3,7 @@
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -191,6 +192,18 @@ def test_eof_during_the_handshake(loop: Loop, raw: tuple[Side, socket.socket], s
     peer.close()
     until(loop, lambda: side.ends)
     assert side.ends == ["tls: the peer closed during the handshake"]
+
+
+def test_reset_during_the_handshake(loop: Loop, server_context: ssl.SSLContext) -> None:
+    """So is a connection that breaks there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        side = Side(loop, listener.accept()[0])
+    side.stream.start_tls(server_pump(server_context))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    until(loop, lambda: side.ends)
+    assert side.ends == ["tls: Connection reset by peer"]
 
 
 def test_handshake_has_a_deadline(loop: Loop, raw: tuple[Side, socket.socket], server_context: ssl.SSLContext) -> None:
