@@ -213,6 +213,8 @@ class SmtpClient:
                 self._take(reply, events)
                 if self.dead:
                     break
+            if self._reader.error is not None and not self.dead:
+                raise self._reader.error
             if self.state is State.HANDSHAKE and not self._reader.empty:
                 raise ReplyError("plain text after STARTTLS")
         except ReplyError as error:

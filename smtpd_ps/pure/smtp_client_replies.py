@@ -58,15 +58,16 @@ class ReplyReader:
     """Takes what the server sends and gives the replies that are complete.
 
     A bare LF is taken as a line end too: the line then stands in no message, so nothing can be
-    smuggled by it.
+    smuggled by it. `error`: what came after the replies that the last `feed` gave is no reply.
     """
 
-    __slots__ = ("_bytes", "_lines", "_rest")
+    __slots__ = ("_bytes", "_lines", "_rest", "error")
 
     def __init__(self) -> None:
         self._rest = b""  # of a line that is not complete
         self._lines: list[bytes] = []  # of a reply that is not complete
         self._bytes = 0
+        self.error: ReplyError | None = None
 
     @property
     def empty(self) -> bool:
@@ -74,14 +75,21 @@ class ReplyReader:
         return not self._rest and not self._lines
 
     def feed(self, data: bytes) -> list[Reply]:
-        """Take bytes; return the replies now complete. Raises ReplyError."""
+        """Take bytes; return the replies now complete. Raises ReplyError where there is none before the error."""
+        out: list[Reply] = []
+        try:
+            self._feed(data, out)
+        except ReplyError as error:
+            if not out:
+                raise
+            self.error = error  # a message that was taken stays taken, whatever is said next
+        return out
+
+    def _feed(self, data: bytes, out: list[Reply]) -> None:
         if self._rest:
             data = self._rest + data
         lines = data.split(b"\n")
         self._rest = rest = lines.pop()
-        if len(rest) > MAX_LINE_BYTES:
-            raise ReplyError("a reply line is too long")
-        out: list[Reply] = []
         for line in lines:
             if line.endswith(b"\r"):
                 line = line[:-1]
@@ -99,7 +107,8 @@ class ReplyReader:
                 out.append(Reply(code, [each[4:] for each in self._lines]))
                 self._lines.clear()
                 self._bytes = 0
-        return out
+        if len(rest) > MAX_LINE_BYTES:
+            raise ReplyError("a reply line is too long")
 
     def _gather(self, line: bytes) -> None:
         kept = self._lines

@@ -86,6 +86,14 @@ def test_what_is_no_reply(data):
     assert str(caught.value).isprintable()
 
 
+def test_replies_before_an_error_count():
+    """What was answered stays answered, whatever follows in the same segment."""
+    reader = ReplyReader()
+    (reply,) = reader.feed(b"250 taken\r\nrubbish\r\n")
+    assert reply.text == "250 taken"
+    assert str(reader.error) == "not an SMTP reply: rubbish"
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_give_replies_or_an_error(data):
     """Never anything else, and texts are one bounded printable line."""
