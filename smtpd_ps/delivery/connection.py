@@ -116,6 +116,11 @@ class Connection:
         """`address (name)`, for logs and results."""
         return f"{self.target.address} ({self.target.name})"
 
+    @property
+    def stillborn(self) -> bool:
+        """Whether the session ended before its first message: a server that does it again and again has failed."""
+        return self.client.dead and not self.client.mails
+
     # Connecting.
 
     def _on_connected(self, sock: socket.socket) -> None:
@@ -164,6 +169,9 @@ class Connection:
 
     def _handle(self, events: list[Event]) -> None:
         for event in events:
+            if isinstance(event, Refused):
+                self.error = self.error or event.text  # known before a Finished of the same moment is reported
+        for event in events:
             match event:
                 case Finished():
                     self.last_used = self._wiring.loop.now()
@@ -178,7 +186,6 @@ class Connection:
                     self._start_tls(implicit=False)
                 case Refused():
                     self._flush()
-                    self.error = self.error or event.text
                     if self._stream is not None:
                         self._stream.close_when_sent()
                 case _:
@@ -266,7 +273,7 @@ class Connection:
         if (reason or self.error).startswith(TLS_TROUBLE):
             self.tls_failed = True
         unexpected = not self.client.dead
-        error = self.error or reason or ("Connection closed unexpectedly" if unexpected else "")
+        self.error = error = self.error or reason or ("Connection closed unexpectedly" if unexpected else "")
         self._body = None
         self._stream = None
         for event in self.client.lost(error):

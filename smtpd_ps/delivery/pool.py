@@ -14,6 +14,7 @@ from smtpd_ps.delivery.outcomes import Outcomes
 from smtpd_ps.delivery.tasks import MAX_TRIES, Task
 from smtpd_ps.pure.delivery_headers import local_headers
 from smtpd_ps.pure.relay_planner import Exhausted, Servers, Target, Wait, choose
+from smtpd_ps.pure.sender_rewrite import rewrite_sender
 from smtpd_ps.pure.smtp_client_events import Answer, ClientOptions, Finished, Mail
 
 
@@ -103,7 +104,8 @@ class Pool:
             connection.give(self._mail(self.waiting.popleft()))
 
     def _open_more(self) -> None:
-        opening = sum(1 for each in self.connections if not each.established)
+        # One that died before its first message counts until it is closed: then its server has failed.
+        opening = sum(1 for each in self.connections if not each.established or each.stillborn)
         self.starved = False
         while len(self.waiting) > opening and len(self.connections) < self._settings.max_connections_per_route:
             now = self._wiring.loop.now()
@@ -141,7 +143,7 @@ class Pool:
         else:
             names = [r.dest for r in task.recipients]
         return Mail(
-            self.action.relay_mail_from if self.action.relay_mail_from and job.sender else job.sender,
+            rewrite_sender(job.sender, self.action.relay_mail_from),
             names,
             None if task.fd >= 0 else job.body,
             job.size_bytes + len(prefix),
@@ -200,11 +202,11 @@ class Pool:
             )
 
     def connection_closed(self, connection: Connection, error: str) -> None:
-        """A connection is gone; where it never came to a session, its server has failed."""
+        """A connection is gone; where it never came to a message, its server has failed."""
         now = self._wiring.loop.now()
         self.connections.remove(connection)
         self._servers.closed(connection.target)
-        if not connection.established:
+        if not connection.established or (error and connection.stillborn):
             if connection.tls_failed and connection.target.tls == "opportunistic":
                 self._servers.tls_broken(connection.target, now)
             else:

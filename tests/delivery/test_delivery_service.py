@@ -1,124 +1,15 @@
 """Delivery as a whole, against a small server in a thread; the other processes are fakes."""
 
-import contextlib
 import os
 import socket
-import time
 
 import pytest
-from delivery_sink import Script, Sink
+from delivery_bench import BODY, SEND, Bench, host, relay
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
-from smtpd_ps.contract.values import Dsn, Job, Process, Recipient, Result, RouteHost, Status
-from smtpd_ps.delivery.service import Delivery
-from smtpd_ps.delivery.tls_clients import make_pumps
+from smtpd_ps.contract.settings import ActionSettings
+from smtpd_ps.contract.values import Dsn, Job, Process, Recipient, RouteHost, Status
 from smtpd_ps.runtime.channel import Channel
-from smtpd_ps.runtime.log import Log
-from smtpd_ps.runtime.loop import Loop
-
-BODY = b"From: a@sender.test\r\nSubject: x\r\n\r\nhello\r\n.dot\r\n"
-
-
-NO_DSN = Dsn()
-BENCHES: list["Bench"] = []
-
-
-@pytest.fixture(autouse=True)
-def end_benches():
-    yield
-    for bench in BENCHES:
-        bench.close()
-    BENCHES.clear()
-
-
-class Bench:
-    """A Delivery with fakes around it."""
-
-    def __init__(self, *actions: ActionSettings, **settings) -> None:
-        BENCHES.append(self)
-        self.loop = Loop()
-        self.log = Log(Process.DELIVERY, foreground=True)
-        slice_ = DeliverySettings("client.test", actions, (), **settings)
-        self.delivery = Delivery(self.loop, self.log, slice_, make_pumps(slice_, {}, lambda: None), lambda: 1005.0)
-        self.results: list[Result] = []
-        self.queries: list[m.RouteQuery] = []
-        self.asked: list[m.Message] = []
-        self.drained = False
-        self.answers: list[m.Message] = []
-        d = self.delivery
-        d.outcomes.send = lambda outcome: self.results.extend(outcome.results)
-        d.ask_lookup = self.queries.append
-        d.answer_control = self.answers.append
-        d.agents.ask = d.dials.ask = self.asked.append
-        d.drained = lambda: setattr(self, "drained", True)
-        self.hosts: list[RouteHost] = []
-
-    def close(self) -> None:
-        self.delivery.drain()
-        for pool in self.delivery._pools.values():
-            for connection in list(pool.connections):
-                connection.abort()
-        for agent in list(self.delivery.agents.agents.values()):
-            if agent.channel is not None:
-                agent.channel.close()
-
-    def until(self, condition, secs: float = 5.0) -> None:
-        deadline = time.monotonic() + secs
-        while not condition():
-            assert time.monotonic() < deadline, (self.results, self.asked, self.queries)
-            self.loop.turn(0.05)
-
-    def route(self, *hosts: RouteHost, **more) -> None:
-        for query in self.queries:
-            self.delivery.route(m.Route(query.query, hosts, 60, **more))
-        self.queries.clear()
-
-    def job(
-        self,
-        *rcpts: str,
-        action: str = "send",
-        body: bytes = BODY,
-        sender: str = "a@sender.test",
-        number=1,
-        user: str = "",
-        dsn: Dsn = NO_DSN,
-    ) -> Job:
-        recipients = tuple(
-            Recipient((number << 32) | at, r, r, user or r.split("@")[0], dsn) for at, r in enumerate(rcpts, 1)
-        )
-        return Job(number, action, sender, recipients, 1000, len(body), False, body)
-
-    def run(self, *jobs: Job, count: int = 0) -> dict[int, Result]:
-        self.delivery.deliver(m.Deliver(jobs))
-        wanted = count or sum(len(job.recipients) for job in jobs)
-        self.until(lambda: len(self.results) >= wanted)
-        return {result.evpid: result for result in self.results}
-
-
-@pytest.fixture
-def sinks():
-    with contextlib.ExitStack() as stack:
-
-        def make(path: str = "", **script) -> Sink:
-            sink = Sink(Script(**script), path)
-            stack.callback(sink.close)
-            return sink
-
-        yield make
-
-
-def host(sink: Sink, **more) -> RouteHost:
-    return RouteHost("sink.test", ("127.0.0.1",), sink.port, **more)
-
-
-SEND = ActionSettings("send", "relay")
-
-
-def relay(sink: Sink, **more) -> Bench:
-    bench = Bench(ActionSettings("send", "relay", relay_hosts=("smtp://sink.test",), **more))
-    bench.hosts = [host(sink)]
-    return bench
 
 
 def test_a_message_is_relayed_and_its_outcome_told(sinks):
@@ -250,6 +141,27 @@ def test_a_server_that_always_hangs_up_at_mail_ends_the_attempt(sinks):
     bench.route(*bench.hosts)
     bench.until(lambda: bench.results)
     assert (bench.results[0].status, sink.sessions) == (Status.TEMPFAIL, 3)
+    assert bench.results[0].text == "Connection closed unexpectedly"
+
+
+def test_a_server_that_answers_rubbish_is_named_in_the_result(sinks):
+    """The operator sees what it said."""
+    sink = sinks(mail=b"\x1b[2J rubbish\r\n")
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert bench.results[0].text == "not an SMTP reply: \\x1b[2J rubbish"
+
+
+def test_sessions_that_end_before_their_first_message_are_a_failure_of_the_server(sinks):
+    """A server that greets and then says more than was asked is left alone for a while, not dialled for ever."""
+    sink = sinks(banner=b"220 x\r\n250 hello\r\n250 more\r\n")
+    bench = relay(sink)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    assert (bench.results[0].status, sink.sessions) == (Status.TEMPFAIL, 1)
 
 
 def test_broken_opportunistic_tls_falls_back_to_plain_text(sinks):
