@@ -30,7 +30,7 @@ demo: $(venv)/.run ## run the server, send a mail through it, show it, and remov
 	$(bin)/python -m smtpd_ps.cli.demo
 
 test: $(venv)/.test ## all tests that need no other mail software; TESTS=tests/pure chooses
-	-@sh .ci/need openssl mksh
+	-@sh .ci/need openssl mksh strace
 	$(bin)/python -m pytest $(TESTS)
 
 # passlib 1.7.4 has the same import name as libpass: it takes its place in an environment of its own.
