@@ -98,6 +98,7 @@ def compile_settings(
                 max_message_bytes=conf.options.max_message_bytes,
                 max_mails=conf.options.max_mails,
                 max_recipients=conf.options.max_recipients,
+                ciphers=conf.options.ciphers,
             ),
         ),
         lookup=_bounded(conf, _lookup(conf, tuple(actions.values()), tables, resolver)),
@@ -165,6 +166,7 @@ def _action(action: Action) -> ActionSettings:
         relay_pki=relay.pki,
         relay_auth_table=relay.auth_table,
         relay_helo=relay.helo,
+        relay_mail_from=relay.mail_from,
     )
 
 

@@ -138,6 +138,7 @@ class Relay:
     pki: str = ""
     auth_table: str = ""
     helo: str = ""
+    mail_from: str = ""  # an address, or "@domain"
 
 
 Method = Maildir | Mbox | Lmtp | Relay
@@ -183,6 +184,7 @@ class Options:
     max_recipients: int = 1000
     max_message_bytes: int = 36_700_160
     sub_address_delimiter: str = "+"
+    ciphers: str = "HIGH:!aNULL:!MD5"
     queue_ttl_secs: int = 4 * 86400
     warn_secs: tuple[int, ...] = (4 * 3600,)
     max_inflight: int = 5000

@@ -54,6 +54,7 @@ def _options(options: Options) -> Iterator[str]:
         given = [f"{name} {getattr(options, limit.field)}" for name, limit in limits.items() if limit.field]
         yield f"{owner} limit {' '.join(given)}"
     yield f"smtp max-message-size {options.max_message_bytes}"
+    yield f"smtp ciphers {word(options.ciphers)}"
     yield f"smtp sub-addr-delim {word(options.sub_address_delimiter)}"
     yield f"queue ttl {delay(options.queue_ttl_secs)}"
     yield f"bounce warn-interval {', '.join(delay(secs) for secs in options.warn_secs)}"
@@ -149,6 +150,7 @@ def _relay(conf: Configuration, relay: Relay) -> str:
         f"pki {word(relay.pki)}" if relay.pki else "",
         _option(conf, "auth", relay.auth_table) if relay.auth_table else "",
         f"helo {word(relay.helo)}" if relay.helo else "",
+        f"mail-from {word(relay.mail_from)}" if relay.mail_from else "",
     )
 
 

@@ -89,6 +89,7 @@ _GLOBALS = st.one_of(
     st.integers(1, 10**9).map(lambda n: f"smtp limit max-mails {n} max-rcpt 7"),
     after("smtp max-message-size", either("0", "35M", "1.5k", "77")),
     after("smtp sub-addr-delim", either('"+"', '"-"', "'\"'", '"\\\\\n"', "_", '"#"')),
+    after("smtp ciphers", either("HIGH", '"HIGH:!aNULL"', '"ECDHE+AESGCM -SHA1"')),
     after("queue ttl", either(*_DELAYS)),
     after("bounce warn-interval", st.lists(either(*_DELAYS), min_size=1, max_size=4).map(" , ".join)),
     either(
@@ -130,6 +131,7 @@ _RELAY = st.one_of(
     options(
         either("tls", "tls no-verify"), either("pki mx.example", "pki MX.example"),
         either("helo h.example", 'helo "[::1]"'),
+        either("mail-from a@b.example", 'mail-from "@b.example"'),
     ).map("relay {}".format),
     after("relay host smtps://l@mx.example auth", _PAIRS),
     either('relay host { "smtp://a", b } tls', "relay host mx.example", "relay host <hosts>"),

@@ -168,6 +168,8 @@ def test_the_socket_is_always_listened_on(load_text) -> None:
         ("relay tls no-verify", Relay(tls="require")),
         ("relay helo mx.example.org", Relay(helo="mx.example.org")),
         ('relay helo "[192.0.2.1]"', Relay(helo="[192.0.2.1]")),
+        ("relay mail-from a@b.example", Relay(mail_from="a@b.example")),
+        ('relay mail-from "@b.example"', Relay(mail_from="@b.example")),
         ("relay host smtp://mx:26", Relay(("smtp://mx:26",))),
         ("relay host mx1 tls", Relay(("mx1",), "require-verify")),
         ("relay host smtp+tls://mx", Relay(("smtp+tls://mx",))),
@@ -293,6 +295,7 @@ def test_globals(load_text) -> None:
         smtp limit max-rcpt 50 max-mails 7
         smtp max-message-size 1.5M
         smtp sub-addr-delim "-"
+        smtp ciphers "ECDHE+AESGCM:!SHA1"
         queue ttl 1d
         bounce warn-interval 1h, 6h, 2d
         mta limit session-keepalive 20
@@ -301,7 +304,8 @@ def test_globals(load_text) -> None:
     options = load_text(text + RULE).options
     expected = SimpleNamespace(
         max_recipients=50, max_mails=7, max_message_bytes=1_572_864, sub_address_delimiter="-",
-        queue_ttl_secs=86400, warn_secs=(3600, 21600, 172_800), keepalive_secs=20, max_agents=9,
+        ciphers="ECDHE+AESGCM:!SHA1", queue_ttl_secs=86400, warn_secs=(3600, 21600, 172_800), keepalive_secs=20,
+        max_agents=9,
     )  # fmt: skip
     for name, value in vars(expected).items():
         assert getattr(options, name) == value

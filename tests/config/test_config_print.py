@@ -59,6 +59,7 @@ mta limit max-conn-per-host 10 max-conn-per-route 5 session-mail-max 100 session
 mda limit max-session 50
 scheduler limit max-inflight 5000
 smtp max-message-size 36700160
+smtp ciphers "HIGH:!aNULL:!MD5"
 smtp sub-addr-delim "+"
 queue ttl 36h
 bounce warn-interval 4h
@@ -84,6 +85,7 @@ listen on 203.0.113.7 port 465 smtps pki mx.example.org
 action "the users" maildir "~/Mail" virtual { "@" = vmail } user vmail ttl 36h
 action l lmtp localhost:25 rcpt-to alias <file>
 action out relay host { smtp+tls://l@a.example, b } tls no-verify pki mx.example.org auth <users> helo h.example
+action shown relay mail-from "@h.example"
 action box mbox
 
 match from any mail-from "@x" for local action box
@@ -112,6 +114,7 @@ def test_the_printed_text(load_text) -> None:
         action l lmtp localhost rcpt-to alias <file>
         action out relay host { "smtp+tls://l@a.example", b } auth <users> tls no-verify \\
             helo h.example pki mx.example.org
+        action shown relay mail-from "@h.example"
         action box mbox
         match from mail-from "@x" action box
         match ! from src { "10.0.0.0/8", "[::1]" } for domain a.example ! tls auth tag "tag" action out

@@ -177,14 +177,18 @@ ACTION = [
     ("action a relay auth <file>", "4: auth must come after host"),
     ("action a relay tls tls", "1: tls is already given for this action"),
     ("action a relay tls no-verfy",
-     '1: expected an option of relay (auth, helo, host, pki, tls, ttl) or the end of the line, found "no-verfy"'),
+     '1: expected an option of relay (auth, helo, host, mail-from, pki, tls, ttl) or the end of the line, '
+     'found "no-verfy"'),
     ("action a relay pki q", '1: no pki is declared with the name "q"'),
+    ("action a relay mail-from bob", '1: the sender must be user@domain or "@domain": "bob"'),
+    ('action a relay mail-from "@"', '1: the sender must be user@domain or "@domain": "@"'),
+    ("action a relay mail-from a@b mail-from c@d", "1: mail-from is already given for this action"),
     ("action a relay helo a_b..c", '1: the helo name must be a host name or an address in brackets: "a_b..c"'),
     ("action a relay user bob",
-     '1: expected an option of relay (auth, helo, host, pki, tls, ttl) or the end of the line, '
+     '1: expected an option of relay (auth, helo, host, mail-from, pki, tls, ttl) or the end of the line, '
      'found the keyword "user"'),
     *[(f"action a relay {word}", f"1: {word} is not supported yet")
-      for word in ("backup", "ca", "ciphers", "domain", "filter", "helo-src", "mail-from", "protocols", "src", "srs")],
+      for word in ("backup", "ca", "ciphers", "domain", "filter", "helo-src", "protocols", "src", "srs")],
 ]  # fmt: skip
 
 WORDS = "from, for, auth, helo, mail-from, rcpt-to, tag, tls"
@@ -253,16 +257,19 @@ GLOBAL = [
     ("filter f chain { a }", "1: filter is not supported yet"),
     ('proc p "/x"', "1: proc is not supported yet"),
     ('srs key "x"', "1: srs is not supported yet"),
-    ("smtp ciphers x", "1: smtp ciphers is not supported yet"),
+    ("smtp ciphers 5",
+     "1: expected a list of ciphers, found the number 5; quote it to use it as text"),
+    ('smtp ciphers "A;B"', '1: a list of ciphers is of the form of openssl-ciphers(1): "A;B"'),
     ("queue compression", "1: queue compression is not supported yet"),
     ("queue encryption", "1: queue encryption is not supported yet"),
     ("mta max-deferred 5", "1: mta max-deferred is not supported yet"),
     ('mda wrapper w "x"', "1: mda wrapper is not supported yet"),
     ("mta limit for domain a.example max-conn-per-host 5", "1: mta limit for domain is not supported yet"),
     ("mta limit max-conn-per-host 5 inet6", "1: mta limit inet6 is not supported yet"),
-    ("smtp", '1: expected "limit" or "max-message-size" or "sub-addr-delim", found the end of the line'),
+    ("smtp", '1: expected "ciphers" or "limit" or "max-message-size" or "sub-addr-delim", found the end of the line'),
     ("smtp limits max-rcpt 5",
-     '1: expected "limit" or "max-message-size" or "sub-addr-delim", found "limits"; did you mean "limit"?'),
+     '1: expected "ciphers" or "limit" or "max-message-size" or "sub-addr-delim", '
+     'found "limits"; did you mean "limit"?'),
     ("smtp limit max-rcpts 5",
      '1: expected a limit of smtp (max-mails, max-rcpt), found "max-rcpts"; did you mean "max-rcpt"?'),
     ('smtp limit max-rcpt "10"', '1: expected a number without quotes for smtp limit max-rcpt, found "10"'),

@@ -81,6 +81,24 @@ match from rdns "*.elsewhere" for any action out
             assert replies(daemon, "a@client.test", f"b@{domain}")[0] == code, domain
 
 
+def test_a_relay_shows_another_sender() -> None:
+    """mail-from takes the sender's place in MAIL FROM; the null sender stays."""
+    config = """
+listen on 127.0.0.1 port {port}
+action whole relay host "smtp://127.0.0.1:SINK" mail-from list@shown.test
+action kept relay host "smtp://127.0.0.1:SINK" mail-from "@shown.test"
+match from any for domain whole.test action whole
+match from any for any action kept
+"""
+    with sinking() as sink, running(config.replace("SINK", str(sink.port))) as daemon:
+        with daemon.smtp() as client:
+            for sender, domain in (("a+t@client.test", "whole.test"), ("a+t@client.test", "x.test"), ("", "x.test")):
+                client.sendmail(sender, [f"b@{domain}"], MESSAGE)
+        wait_until("three arrive", lambda: len(sink.mails) == 3)
+        assert sorted(mail.sender for mail in sink.mails) == ["", "a+t@shown.test", "list@shown.test"]
+        daemon.wait_empty()
+
+
 UPDATED = """
 table domains "{dir}/domains"
 table unused "{dir}/domains"

@@ -4,6 +4,7 @@ Runs in the parent and in `smtpd_ps -n`. A limit of OpenSMTPD's that governs som
 does not do is taken with a warning that it has no effect.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,8 @@ from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.config.units import delay_secs, size_bytes
 
 MAX_WARNINGS = 4
+# Only smtp, which has OpenSSL, can tell what the words mean; it refuses to start with none that it knows.
+_CIPHERS = re.compile(r"[A-Za-z0-9:,!+@=_ -]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,14 @@ def delay(p: Parser, what: str) -> int:
 
 
 def smtp(p: Parser) -> None:
-    """`smtp limit`, `smtp max-message-size`, `smtp sub-addr-delim`."""
-    match _subject(p, "limit", "max-message-size", "sub-addr-delim", unsupported=("ciphers",)).text:
+    """`smtp ciphers`, `smtp limit`, `smtp max-message-size`, `smtp sub-addr-delim`."""
+    match _subject(p, "ciphers", "limit", "max-message-size", "sub-addr-delim").text:
+        case "ciphers":
+            token = p.peek()
+            ciphers = p.name("a list of ciphers", blanks=True)
+            if not _CIPHERS.fullmatch(ciphers):
+                p.report(token, f'a list of ciphers is of the form of openssl-ciphers(1): "{ciphers}"')
+            _set(p, ciphers=ciphers)
         case "limit":
             _limits(p, SMTP_LIMITS)
         case "max-message-size":

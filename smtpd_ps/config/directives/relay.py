@@ -12,13 +12,12 @@ from smtpd_ps.config.model import Relay
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.contract.settings import TlsUse
+from smtpd_ps.pure.address import domain_valid, mailbox_valid
 from smtpd_ps.pure.relay_url import RelayUrl, RelayUrlError, parse_relay_url
 
 MAX_HOSTS = 64  # contract.settings.ActionSettings
-_OPTIONS = ("auth", "helo", "host", "pki", "tls", "ttl")
-_UNSUPPORTED = frozenset(
-    ("backup", "ca", "ciphers", "domain", "filter", "helo-src", "mail-from", "protocols", "src", "srs")
-)
+_OPTIONS = ("auth", "helo", "host", "mail-from", "pki", "tls", "ttl")
+_UNSUPPORTED = frozenset(("backup", "ca", "ciphers", "domain", "filter", "helo-src", "protocols", "src", "srs"))
 _WITHOUT_TLS = ("lmtp", "smtp+notls")
 
 
@@ -32,6 +31,7 @@ class _Draft:
     pki: str = ""
     auth: str | None = None
     helo: str = ""
+    mail_from: str = ""
 
 
 def relay(p: Parser) -> Relay:
@@ -54,7 +54,7 @@ def relay(p: Parser) -> Relay:
         for url in draft.urls:
             if url.protocol in _WITHOUT_TLS:
                 p.draft.report(start, f"tls and a host with {url.protocol}:// contradict each other")
-    return Relay(draft.hosts or (), draft.tls, draft.pki, draft.auth or "", draft.helo)
+    return Relay(draft.hosts or (), draft.tls, draft.pki, draft.auth or "", draft.helo, draft.mail_from)
 
 
 def _option(p: Parser, draft: _Draft, option: Token) -> None:
@@ -71,6 +71,16 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
             draft.pki = certificate_name(p, "the name of a pki")
         case "helo":
             draft.helo = server_name(p, "the helo name")
+        case "mail-from":
+            token = p.peek()
+            draft.mail_from = p.name("the sender")
+            if not mail_from_valid(draft.mail_from):
+                p.report(token, f'the sender must be user@domain or "@domain": "{draft.mail_from}"')
+
+
+def mail_from_valid(text: str) -> bool:
+    """Whether `text` can stand behind mail-from: `user@domain`, or `@domain`, which keeps the user."""
+    return domain_valid(text[1:]) if text.startswith("@") else mailbox_valid(text)
 
 
 def _hosts(p: Parser, draft: _Draft) -> None:
