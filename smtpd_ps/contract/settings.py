@@ -70,6 +70,7 @@ class SmtpSettings(Value, frozen=True):
     max_auth_tries: U32 = 3  # a session; ours
     idle_secs: Seconds = 300
     max_sessions: U32 = 8192
+    max_sessions_per_source: U32 = 1024  # an address, an IPv6 network of 64 bits, or all of the local socket; ours
     ciphers: Line = "HIGH:!aNULL:!MD5"
 
 

@@ -86,6 +86,7 @@ class SmtpServer:
         self._acceptors: list[Acceptor] = []
         self._sessions: dict[int, Connection] = {}  # that are not finished
         self._open: set[Connection] = set()  # whose stream is not closed
+        self._sources: dict[str | bytes, int] = {}  # their open streams
         self._waiting: set[Connection] = set()  # for queue to take bodies
         self._max_ticks = max(1, round(settings.idle_secs / TICK_SECS))
         self.max_sessions = settings.max_sessions
@@ -122,8 +123,10 @@ class SmtpServer:
             self.max_sessions = room
 
     def _client(self, service: Service, sock: socket.socket, address: str) -> None:
-        if len(self._open) >= self.max_sessions:
-            self.log.warning(f"{len(self._open)} sessions: {address} turned away")
+        source = _source(address)
+        count = self._sources.get(source, 0)
+        if len(self._open) >= self.max_sessions or count >= self._settings.max_sessions_per_source:
+            self.log.warning(f"{len(self._open)} sessions, {count} of its own: {address} turned away")
             try:
                 sock.send(say.TOO_BUSY)
             except OSError:
@@ -135,6 +138,7 @@ class SmtpServer:
         connection = Connection(self, sock, session)
         self._sessions[session_id] = connection
         self._open.add(connection)
+        self._sources[source] = count + 1
         connection.perform(session.begin())
 
     # What connections ask.
@@ -171,6 +175,10 @@ class SmtpServer:
     def stream_closed(self, connection: Connection) -> None:
         """The connection is closed."""
         self._open.discard(connection)
+        source = _source(connection.session.address)
+        self._sources[source] -= 1
+        if not self._sources[source]:
+            del self._sources[source]
         self._waiting.discard(connection)
         self._see_whether_drained()
 
@@ -334,3 +342,8 @@ class SmtpServer:
         if self._drained is not None and not self._sessions and not self._open:
             drained, self._drained = self._drained, None
             drained()
+
+
+def _source(address: str) -> str | bytes:
+    """What is counted as one client: an address, or the 64 bits of an IPv6 network that a site has to itself."""
+    return socket.inet_pton(socket.AF_INET6, address)[:8] if ":" in address else address

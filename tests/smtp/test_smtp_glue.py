@@ -15,6 +15,7 @@ from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.loop import Loop
+from smtpd_ps.smtp.server import _source
 
 ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
 
@@ -192,6 +193,34 @@ def test_too_many_sessions(make_world: Callable[..., World]) -> None:
     first.command("QUIT")
     assert first.closed()
     assert world.connect().reply()[:3] == "220"
+
+
+def test_too_many_sessions_of_one_source(make_world: Callable[..., World]) -> None:
+    """One client cannot take every session there is."""
+    world = make_world(max_sessions_per_source=2)
+    first, second, third = world.connect(), world.connect(), world.connect()
+    assert first.reply()[:3] == second.reply()[:3] == "220"
+    assert third.reply()[:3] == "421"
+    assert third.closed()
+    first.command("QUIT")
+    assert first.closed()
+    assert world.connect().reply()[:3] == "220"
+    assert world.server._sources == {"127.0.0.1": 2}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8:0:0:ffff::2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("local", "local", True),
+    ],
+)
+def test_sources(one: str, other: str, same: bool) -> None:
+    """An IPv6 network of 64 bits is one source."""
+    assert (_source(one) == _source(other)) is same
 
 
 def test_idle_sessions_are_closed(make_world: Callable[..., World]) -> None:
