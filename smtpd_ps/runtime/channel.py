@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from smtpd_ps.contract.messages import Message
 from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.runtime.codec import ContractViolation, encode
-from smtpd_ps.runtime.frames import FrameReader, Received, check_outgoing, close_all, incoming
+from smtpd_ps.runtime.frames import FrameReader, Received, check_outgoing, close_all, incoming, outgoing
 from smtpd_ps.runtime.loop import Loop
 
 Handler = Callable[..., None]  # called with the message and then its descriptors
@@ -22,6 +22,8 @@ Handlers = Mapping[type[Message], Handler]
 
 READ_BYTES = 262_144
 NO_ROOM_SECS = 0.05  # until looking again for a free descriptor
+_buffer = bytearray(READ_BYTES)  # every read goes here first; a fresh one each time would be mapped and unmapped
+_view = memoryview(_buffer)
 MAX_FDS = 16
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
@@ -32,8 +34,11 @@ def receive(sock: socket.socket, takes_fds: bool) -> tuple[bytes, list[int]]:
     Raises ContractViolation when the kernel had to drop descriptors, OSError as recv does.
     """
     if not takes_fds:
-        return sock.recv(READ_BYTES), []
-    data, ancillary, flags, _address = sock.recvmsg(READ_BYTES, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+        return bytes(_view[: sock.recv_into(_buffer)]), []
+    size, ancillary, flags, _address = sock.recvmsg_into([_buffer], _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+    data = bytes(_view[:size])
+    if not ancillary and not flags & socket.MSG_CTRUNC:
+        return data, []
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -81,8 +86,10 @@ class Channel:
         self._reader = FrameReader(peer, me, phase)
         self._takes_fds = self._reader.takes_fds
         self._hop = (me, peer)
+        self._may_send = outgoing(me, peer, phase)
         self._out: list[bytes] = []  # frames of this turn without descriptors
         self._blocked: deque[tuple[bytes, tuple[int, ...]]] = deque()  # what the kernel did not take yet
+        self._waiting = False  # for the kernel to take more
         self.pending_bytes = 0
         self.closed = False
         sock.setblocking(False)
@@ -96,24 +103,27 @@ class Channel:
     @phase.setter
     def phase(self, phase: Phase) -> None:
         self._reader.phase = phase
+        self._may_send = outgoing(self.me, self.peer, phase)
 
     def send(self, message: Message, *fds: int) -> None:
         """Queue `message` for the end of the turn. Descriptors are closed once they are sent.
 
         Raises ContractViolation when the contract does not allow it.
         """
-        check_outgoing(message, self._hop, self._reader.phase, len(fds))
+        if self._may_send.get(type(message)) != len(fds):
+            check_outgoing(message, self._hop, self._reader.phase, len(fds))
         if self.closed:
             close_all(fds)
             return
         frame = encode(message)
         self.pending_bytes += len(frame)
+        if not self._out:
+            self._loop.at_turn_end(self.flush)
         if fds:
             self._gather()
             self._blocked.append((frame, fds))
         else:
             self._out.append(frame)
-        self._loop.at_turn_end(self.flush)
 
     def flush(self) -> None:
         """Write what is queued, as far as the kernel takes it."""
@@ -130,7 +140,9 @@ class Channel:
                 else:
                     sent = self._sock.send(data)
             except BlockingIOError:
-                self._loop.write_on(self._sock.fileno(), self.flush)
+                if not self._waiting:
+                    self._waiting = True
+                    self._loop.write_on(self._sock.fileno(), self.flush)
                 return
             except (BrokenPipeError, ConnectionResetError):
                 self.close()  # the peer is gone; who was lost first, the parent finds out
@@ -143,7 +155,9 @@ class Channel:
                 self._blocked[0] = (data[sent:], ())
             else:
                 self._blocked.popleft()
-        self._loop.write_off(self._sock.fileno())
+        if self._waiting:
+            self._waiting = False
+            self._loop.write_off(self._sock.fileno())
 
     def _gather(self) -> None:
         if self._out:

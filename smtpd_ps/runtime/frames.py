@@ -14,11 +14,20 @@ from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.runtime.codec import FD_MARK, HEADER, HEADER_BYTES, ContractViolation, decode
 
 Received = tuple[Message, tuple[int, ...]]
+_Bounds = tuple[int, int, Route]  # the least and the most that the header's length field may say, the mark included
 
 
 def incoming(sender: Process, receiver: Process) -> dict[int, Route]:
     """The routes by number that `receiver` takes from `sender`."""
     return {route.number: route for route in ROUTES if (sender, receiver) in route.hops}
+
+
+def outgoing(sender: Process, receiver: Process, phase: Phase) -> dict[type[Message], int]:
+    """What `sender` may send `receiver` in that phase, with how many descriptors."""
+    return {
+        route.message: len(route.fds)
+        for route in ROUTES if (sender, receiver) in route.hops and route.phase & phase
+    }  # fmt: skip
 
 
 def check_outgoing(message: Message, hop: tuple[Process, Process], phase: Phase, fds: int) -> None:
@@ -41,14 +50,25 @@ def close_all(fds: tuple[int, ...] | deque[int] | list[int]) -> None:
 class FrameReader:
     """Cuts what one peer sends into messages, and checks each against the contract."""
 
-    __slots__ = ("_allowed", "_buffer", "_fds", "phase", "sender")
+    __slots__ = ("_allowed", "_buffer", "_fds", "_now", "_phase", "sender")
 
     def __init__(self, sender: Process, receiver: Process, phase: Phase) -> None:
         self.sender = sender
-        self.phase = phase
         self._allowed = incoming(sender, receiver)
         self._buffer = b""
         self._fds: deque[int] = deque()
+        self.phase = phase
+
+    @property
+    def phase(self) -> Phase:
+        """Which messages may come; set it when the process enters another one."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        # What a phase allows is worked out here and not a message at a time: IntFlag's operators are slow.
+        self._phase = phase
+        self._now = {number: _bounds(route) for number, route in self._allowed.items() if route.phase & phase}
 
     @property
     def takes_fds(self) -> bool:
@@ -71,13 +91,15 @@ class FrameReader:
         try:
             while end - at >= HEADER_BYTES:
                 number, length, _peer, _pid = HEADER.unpack_from(buffer, at)
-                route = self._check(number, length)
+                bounds = self._now.get(number)
+                if bounds is None or not bounds[0] <= length <= bounds[1]:
+                    raise self._violation(number, length)
                 size = length & ~FD_MARK
                 if end - at < size:
                     break
                 message = decode(number, view[at + HEADER_BYTES : at + size])
                 at += size
-                out.append((message, self._take(route)))
+                out.append((message, self._take(bounds[2]) if length & FD_MARK else ()))
         except ContractViolation:
             self.close()
             for _message, held in out:
@@ -92,22 +114,24 @@ class FrameReader:
         close_all(self._fds)
         self._fds.clear()
 
-    def _check(self, number: int, length: int) -> Route:
-        route = self._allowed.get(number)
+    def _violation(self, number: int, length: int) -> ContractViolation:
+        """What is wrong with a header."""
+        sender, route = self.sender.title, self._allowed.get(number)
         if route is None:
-            raise ContractViolation(f"{self.sender.title} may not send message type {number}")
+            return ContractViolation(f"{sender} may not send message type {number}")
         name = route.message.__name__
-        if not route.phase & self.phase:
-            raise ContractViolation(f"{self.sender.title} sent {name} in phase {self.phase.name}")
-        if not 0 <= (length & ~FD_MARK) - HEADER_BYTES <= route.max_bytes:
-            raise ContractViolation(f"{self.sender.title} sent {name} with length {length & ~FD_MARK}")
+        if number not in self._now:
+            return ContractViolation(f"{sender} sent {name} in phase {self.phase.name}")
         if bool(length & FD_MARK) != bool(route.fds):
-            raise ContractViolation(f"{self.sender.title} sent {name} with a wrong descriptor mark")
-        return route
+            return ContractViolation(f"{sender} sent {name} with a wrong descriptor mark")
+        return ContractViolation(f"{sender} sent {name} with length {length & ~FD_MARK}")
 
     def _take(self, route: Route) -> tuple[int, ...]:
-        if not route.fds:
-            return ()
         if len(self._fds) < len(route.fds):
             raise ContractViolation(f"{self.sender.title} sent {route.message.__name__} without its descriptor")
         return tuple(self._fds.popleft() for _ in route.fds)
+
+
+def _bounds(route: Route) -> _Bounds:
+    mark = FD_MARK if route.fds else 0
+    return mark | HEADER_BYTES, mark | (HEADER_BYTES + route.max_bytes), route

@@ -7,13 +7,13 @@ docs/decisions/0002.
 
 import heapq
 import itertools
-import selectors
 import time
 from collections.abc import Callable
 
+from smtpd_ps.runtime.poller import READ, WRITE, make_poller
+
 Callback = Callable[[], None]
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+_FEW_TIMERS = 64  # are not looked through for cancelled ones
 
 
 class Timer:
@@ -42,29 +42,29 @@ class Timer:
 
 
 class _Watch:
-    __slots__ = ("fd", "on_read", "on_write")
+    __slots__ = ("on_read", "on_write")
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self) -> None:
         self.on_read: Callback | None = None
         self.on_write: Callback | None = None
-
-    @property
-    def mask(self) -> int:
-        return (READ if self.on_read else 0) | (WRITE if self.on_write else 0)
 
 
 class Loop:
     """One a process. Not thread-safe: a thread tells the loop through a pipe of its own."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._poller = make_poller()
         self._watches: dict[int, _Watch] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._timers_bound = _FEW_TIMERS
         self._order = itertools.count()
         self._soon: list[Callback] = []
         self._turn_end: dict[Callback, None] = {}
         self._running = False
+
+    def close(self) -> None:
+        """Give the poller's descriptor back; for tests that make many loops."""
+        self._poller.close()
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""
@@ -102,30 +102,38 @@ class Loop:
         if watch is None:
             if callback is None:
                 return
-            watch = self._watches[fd] = _Watch(fd)
-        before = watch.mask
+            watch = self._watches[fd] = _Watch()
+        before = (READ if watch.on_read else 0) | (WRITE if watch.on_write else 0)
         if which & READ:
             watch.on_read = callback
         if which & WRITE:
             watch.on_write = callback
-        after = watch.mask
+        after = before | which if callback else before & ~which
         if before == after:
             return
         if not before:
-            self._selector.register(fd, after, watch)
+            self._poller.register(fd, after)
         elif after:
-            self._selector.modify(fd, after, watch)
+            self._poller.modify(fd, after)
         else:
-            self._selector.unregister(fd)
             del self._watches[fd]
+            self._poller.unregister(fd)
 
     # Time.
 
     def call_later(self, delay_secs: float, callback: Callback) -> Timer:
         """Run `callback` once, `delay_secs` from now."""
+        if len(self._timers) >= self._timers_bound:
+            self._drop_cancelled()
         timer = Timer(self.now() + delay_secs, callback)
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
         return timer
+
+    def _drop_cancelled(self) -> None:
+        """Keep the heap at no more than twice the timers that are live."""
+        self._timers = [entry for entry in self._timers if entry[2].live]
+        heapq.heapify(self._timers)
+        self._timers_bound = max(_FEW_TIMERS, 2 * len(self._timers))
 
     def call_soon(self, callback: Callback) -> None:
         """Run `callback` in the next turn."""
@@ -149,8 +157,10 @@ class Loop:
 
     def turn(self, longest_secs: float | None = None) -> None:
         """Wait for events (at most `longest_secs`), handle them, run what the turn's end asks for."""
-        for key, mask in self._selector.select(self._patience(longest_secs)):
-            watch: _Watch = key.data
+        watches = self._watches
+        ready = self._poller.poll(self._patience(longest_secs))
+        # Looked up before the first callback: it may close a descriptor whose number another then gets.
+        for watch, mask in [(watch, mask) for fd, mask in ready if (watch := watches.get(fd))]:
             if mask & READ and watch.on_read:
                 watch.on_read()
             if mask & WRITE and watch.on_write:

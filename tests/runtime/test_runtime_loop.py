@@ -1,8 +1,13 @@
 """The loop's turns, timers and ends of turns."""
 
 import os
+import socket
 
+import pytest
+
+from smtpd_ps.runtime import loop as loop_module
 from smtpd_ps.runtime.loop import Loop
+from smtpd_ps.runtime.poller import READ, WRITE, Poller, _Selector, make_poller
 
 
 def test_turn_end_runs_once_however_often_asked() -> None:
@@ -70,3 +75,68 @@ def test_write_interest_is_separate_from_read_interest() -> None:
     assert ran == ["w"]
     os.close(reader)
     os.close(writer)
+
+
+def test_a_number_that_is_used_again_in_the_same_turn_is_not_called() -> None:
+    """The event was about the descriptor that was closed, and the new one may not be ready at all."""
+    loop, ran = Loop(), []
+    pipes = [os.pipe() for _ in range(2)]
+    fresh: list[tuple[int, int]] = []
+
+    def read(at: int) -> None:
+        ran.append(at)
+        if fresh:
+            return
+        other = pipes[1 - at]
+        loop.forget(other[0])
+        os.close(other[0])
+        fresh.append(os.pipe())
+        assert fresh[0][0] == other[0]
+        loop.read_on(fresh[0][0], lambda: ran.append(9))
+
+    for at, (reader, writer) in enumerate(pipes):
+        os.write(writer, b"x")
+        loop.read_on(reader, lambda at=at: read(at))  # type: ignore[misc]
+    loop.turn(0.1)
+    assert len(ran) == 1
+    for fd in (pipes[ran[0]][0], pipes[0][1], pipes[1][1], *fresh[0]):
+        loop.forget(fd)
+        os.close(fd)
+
+
+def test_cancelled_timers_do_not_pile_up() -> None:
+    """A timer a session that is cancelled when the session ends must not stay until its time."""
+    loop = Loop()
+    kept = [loop.call_later(1000, lambda: None) for _ in range(100)]
+    for _ in range(10_000):
+        loop.call_later(1000, lambda: None).cancel()
+    assert len(loop._timers) <= 2 * len(kept) + loop_module._FEW_TIMERS
+    ran: list[int] = []
+    loop.call_later(0, lambda: ran.append(1))
+    loop.turn(0.1)
+    assert ran == [1]
+    assert all(timer.live for timer in kept)
+
+
+@pytest.mark.parametrize("make", [make_poller, _Selector])
+def test_pollers_agree(make: type[Poller]) -> None:
+    """What is ready, for reading and writing, at a hang-up, and after it is closed."""
+    poller = make()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fd = ours.fileno()
+        poller.register(fd, READ | WRITE)
+        assert poller.poll(0) == [(fd, WRITE)]
+        poller.modify(fd, READ)
+        assert poller.poll(0) == []
+        theirs.send(b"x")
+        assert poller.poll(None) == [(fd, READ)]
+        theirs.close()
+        for mask in (READ, WRITE, READ | WRITE):
+            poller.modify(fd, mask)
+            ((found, ready),) = poller.poll(1)
+            assert (found, ready & mask) == (fd, mask)
+        ours.close()
+        poller.unregister(fd)
+        assert poller.poll(0) == []
+    poller.close()

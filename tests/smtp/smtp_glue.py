@@ -126,7 +126,7 @@ class World:
         for client in self.clients:
             client.sock.close()
         self.listener.close()
-        self.loop._selector.close()
+        self.loop.close()
         shutil.rmtree(self.directory)
 
     def spin(self, until: Callable[[], bool], limit_secs: float = 10.0) -> None:

@@ -57,7 +57,7 @@ def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         assert got[0][0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         got[0][0].close()
     assert "cannot accept" in capsys.readouterr().err
-    loop._selector.close()
+    loop.close()
 
 
 def test_a_client_that_has_gone_does_not_stop_the_next() -> None:
@@ -71,7 +71,7 @@ def test_a_client_that_has_gone_does_not_stop_the_next() -> None:
         loop.turn(1.0)
         assert len(got) == 1
         got[0].close()
-    loop._selector.close()
+    loop.close()
 
 
 def test_ids_are_used_once() -> None:

@@ -45,7 +45,7 @@ def server(listening: socket.socket) -> Iterator[SmtpServer]:
     for connection in list(made._open):
         if connection.stream is not None:
             connection.stream.abort()
-    made.loop._selector.close()
+    made.loop.close()
 
 
 def asked(server: SmtpServer) -> list[m.Message]:
