@@ -92,7 +92,12 @@ class Children:
             end = self._pairs.pop((child.process, peer))
             child.channel.send(m.PeerChannel(peer), end.detach())
         for asset, path in plan.assets:
-            child.channel.send(asset, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:  # it was there when the configuration was read
+                self.on_lost(f"{path}: {os.strerror(error.errno or 0)}")
+                return
+            child.channel.send(asset, fd)
 
     def _on_ready(self, process: Process) -> None:
         self.by_process[process].ready = True

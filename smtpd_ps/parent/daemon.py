@@ -80,13 +80,21 @@ class Daemon:
         """Serve until stopped; the exit status."""
         watch_signals(self.loop, (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP), self._signal)
         try:
-            self.children.start(self.plans)
-            self.loop.run()
+            if self._start():
+                self.loop.run()
         finally:
             self.children.end()
             self.agents.end()
         self.log.info("stopped" if self._exit_code == 0 else "stopped after a failure")
         return self._exit_code
+
+    def _start(self) -> bool:
+        try:
+            self.children.start(self.plans)
+        except OSError as error:  # no descriptor or no process left
+            self._lost(f"cannot start the processes: {os.strerror(error.errno or 0)}")
+            return False
+        return True
 
     def _serving(self) -> None:
         self.log.info("serving")

@@ -45,6 +45,15 @@ def test_more_clients_than_descriptors() -> None:
         assert daemon.stop() == 0
 
 
+def test_a_start_with_too_few_descriptors_says_so() -> None:
+    """One line and exit status 1; no process is left."""
+    with cared_for(limited(RELAY.replace("SINK", "9"), 24)) as daemon:
+        daemon.start(wait=False)
+        assert daemon.process is not None
+        assert daemon.process.wait(20) == 1
+        assert "Too many open files" in daemon.log, daemon.log
+
+
 def send_all(daemon: Daemon, numbers: range, size_bytes: int, threads: int, rcpt: str = "b@example.com") -> set[int]:
     """Offer messages from several clients at once; the numbers that were accepted."""
     left, accepted, codes = iter(numbers), set(), set()
@@ -71,7 +80,7 @@ def send_all(daemon: Daemon, numbers: range, size_bytes: int, threads: int, rcpt
     return accepted
 
 
-@pytest.mark.parametrize("files", [40, 64])
+@pytest.mark.parametrize("files", [52, 64])
 def test_large_bodies_with_few_descriptors(files: int) -> None:
     """A body needs a descriptor in smtp, queue and delivery: 250 means delivered all the same."""
     behaviour = Behaviour(slow_secs=0.02)
@@ -114,7 +123,7 @@ listen on 127.0.0.1 port {{port}}
 action box maildir "{mail_home}/box" virtual <users>
 match from any for domain "example.com" action box
 """
-    with cared_for(limited(config, 40)) as daemon:
+    with cared_for(limited(config, 52)) as daemon:
         daemon.start()
         accepted = send_all(daemon, range(80), 70_000, 6)
         accepted |= send_all(daemon, range(100, 200), 0, 6)
