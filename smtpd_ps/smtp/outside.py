@@ -5,6 +5,7 @@ Runs in smtp. The time zone must be known before confinement: `Clock()` reads it
 
 import os
 import time
+from collections import deque
 
 from smtpd_ps.pure.received import date_text
 
@@ -15,19 +16,19 @@ class MessageIds:
     """Ids leased by queue; each is used once."""
 
     def __init__(self) -> None:
-        self._ids: list[int] = []
+        self._ids: deque[int] = deque()
 
     def lease(self, ids: tuple[int, ...]) -> None:
         """Queue sent more."""
         self._ids.extend(ids)
 
     def take(self) -> int | None:
-        """An unused id; None when there is none."""
-        return self._ids.pop() if self._ids else None
+        """The unused id that was leased first, so that ids follow each other in the store; None when there is none."""
+        return self._ids.popleft() if self._ids else None
 
     def give_back(self, msgid: int) -> None:
         """An id that queue has not seen: it may be used after all."""
-        self._ids.append(msgid)
+        self._ids.appendleft(msgid)
 
     def __len__(self) -> int:
         return len(self._ids)
