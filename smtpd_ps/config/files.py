@@ -8,7 +8,7 @@ import os
 import pwd
 import stat
 
-from smtpd_ps.config.model import Configuration, Problem, Where
+from smtpd_ps.config.model import Configuration, Problem, Relay, Table, Where
 
 KEY_MODE = 0o740  # ssl_smtpd.c, as smtpd.conf(5) says of pki
 CERT_MODE = 0o755
@@ -21,6 +21,7 @@ _ENCRYPTED_MARKS = (b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED")
 def check_files(conf: Configuration) -> tuple[Problem, ...]:
     """A problem for each certificate, key and table file that cannot be used; reads only."""
     problems: list[Problem] = []
+    secret = _credentials(conf)
     for pki in conf.pki.values():
         problems += _check(pki.where, f'certificate of pki "{pki.name}"', pki.cert_path, CERT_MODE, _CERT_MARK)
         problems += _check(pki.where, f'private key of pki "{pki.name}"', pki.key_path, KEY_MODE, _KEY_MARK)
@@ -30,7 +31,26 @@ def check_files(conf: Configuration) -> tuple[Problem, ...]:
     for table in conf.tables.values():
         if table.kind == "file":
             problems += _check(table.where, f'file of table "{table.name}"', table.path, None, b"")
+            problems += _exposed(table) if table.name in secret else []
     return tuple(problems)
+
+
+def _credentials(conf: Configuration) -> frozenset[str]:
+    """The tables that hold passwords or their hashes."""
+    relays = (action.method for action in conf.actions.values() if isinstance(action.method, Relay))
+    return frozenset((*(each.auth_table for each in conf.listeners), *(each.auth_table for each in relays)))
+
+
+def _exposed(table: Table) -> list[Problem]:
+    """A warning where anyone on this host may read the file."""
+    try:
+        mode = os.stat(table.path).st_mode
+    except OSError:
+        return []  # told already
+    if not mode & stat.S_IROTH:
+        return []
+    text = f'file of table "{table.name}": {table.path} holds credentials and can be read by everyone'
+    return [Problem(table.where.path, table.where.line, text, warning=True)]
 
 
 def _check(where: Where, what: str, path: str, mode: int | None, mark: bytes) -> list[Problem]:

@@ -6,6 +6,7 @@ Runs in the parent and in `smtpd_ps -n`.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from smtpd_ps.config.dangers import find_dangers
 from smtpd_ps.config.directives import PRODUCTIONS
 from smtpd_ps.config.draft import Draft
 from smtpd_ps.config.lexer import Macros
@@ -50,6 +51,8 @@ def load(path: str, environment: Environment, defines: Mapping[str, str] = Mappi
     _check(draft, path)
     if any(not problem.warning for problem in draft.problems):
         raise ConfigurationError(tuple(draft.problems))
+    for where, text in find_dangers(draft):
+        draft.warn(where, text)
     addresses = (address for group in host.interface_addresses().values() for address in group)
     return Configuration(
         path=path,

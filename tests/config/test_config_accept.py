@@ -348,7 +348,7 @@ def test_a_ca_is_read_and_warned_about(load_text) -> None:
 
 def test_auth_that_no_label_uses(load_text) -> None:
     """Credentials without a label in any host are never used: a warning."""
-    conf = load_text('table s "/s"\naction a relay host smtps://mx auth <s>\n' + RULE)
+    conf = load_text('table s "/s"\naction a relay host smtps://mx auth <s>\nmatch for any action a\n')
     assert [problem.text for problem in conf.warnings] == ["auth has no effect: no host names a label (label@host)"]
 
 
