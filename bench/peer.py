@@ -174,9 +174,11 @@ class Peer:
         return self._group.cpu_secs() if self._group else 0.0
 
     def control(self, *command: str) -> str:
-        """Standard output of a command inside its room."""
+        """Standard output of a command inside its room. Raises RuntimeError where that fails."""
         argv = joining(self.site.load.procs, ["nsenter", "--mount", "--target", str(self.pid), *command])
         done = subprocess.run(argv, env=self.environment(), capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
     def log_tail(self) -> str:

@@ -1,5 +1,6 @@
 """OpenSMTPD as Debian builds it. Its paths are fixed, so they are mounted over in its room."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -90,7 +91,8 @@ class OpenSMTPD(Peer):
 
     def flush(self) -> None:
         """A relay that did not answer is held, so it has to be resumed as well."""
-        self._smtpctl("resume", "mta")
+        with contextlib.suppress(RuntimeError):  # it says that the command failed where nothing was held
+            self._smtpctl("resume", "mta")
         self._smtpctl("schedule", "all")
 
     def loaded(self, count: int) -> bool:
@@ -99,7 +101,9 @@ class OpenSMTPD(Peer):
         return bool(found) and int(found[1]) >= count if found else False
 
     def _smtpctl(self, *words: str) -> str:
-        return self.control(str(self.tree / "usr/sbin/smtpctl"), *words)
+        # It wants to be installed with the set-group-id bit, and believes that it is when it has the group.
+        group = str(self.site.accounts.gids["opensmtpq"])
+        return self.control("setpriv", "--regid", group, "--clear-groups", str(self.tree / "usr/sbin/smtpctl"), *words)
 
     def environment(self) -> dict[str, str]:
         """Without what could change its behaviour."""
