@@ -167,6 +167,7 @@ def _action(action: Action) -> ActionSettings:
         relay_auth_table=relay.auth_table,
         relay_helo=relay.helo,
         relay_mail_from=relay.mail_from,
+        relay_host_table=relay.host_table,
     )
 
 
@@ -177,7 +178,7 @@ def _shape(action: ActionSettings) -> RouteShape:
         case "lmtp":
             return "lmtp"
         case "relay":
-            return "host" if action.relay_hosts else "mx"
+            return "host" if action.by_host else "mx"
 
 
 def _pki(conf: Configuration, names: tuple[str, ...]) -> tuple[PkiSettings, ...]:
@@ -246,7 +247,7 @@ def _used_tables(conf: Configuration) -> tuple[Table, ...]:
     for action in conf.actions.values():
         names += [action.alias_table, action.virtual_table]
         if isinstance(action.method, Relay):
-            names.append(action.method.auth_table)
+            names += [action.method.auth_table, action.method.host_table]
     return tuple(conf.tables[name] for name in dict.fromkeys(names) if name)
 
 

@@ -139,6 +139,7 @@ class Relay:
     auth_table: str = ""
     helo: str = ""
     mail_from: str = ""  # an address, or "@domain"
+    host_table: str = ""  # a table in a file, in place of `hosts`
 
 
 Method = Maildir | Mbox | Lmtp | Relay

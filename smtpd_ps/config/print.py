@@ -139,7 +139,7 @@ def _method(conf: Configuration, action: Action) -> str:
 
 
 def _relay(conf: Configuration, relay: Relay) -> str:
-    host = ""
+    host = _option(conf, "host", relay.host_table) if relay.host_table else ""
     if relay.hosts:
         single = len(relay.hosts) == 1
         host = "host " + (word(relay.hosts[0]) if single else values("list", ((url, "") for url in relay.hosts)))

@@ -112,6 +112,12 @@ class ActionSettings(Value, frozen=True):
     relay_auth_table: Name = ""
     relay_helo: Name = ""
     relay_mail_from: Address = ""
+    relay_host_table: Name = ""  # of relay URLs, a list in a file; in place of relay_hosts
+
+    @property
+    def by_host(self) -> bool:
+        """Whether a relay goes to hosts that smtpd.conf names, whatever the destination."""
+        return bool(self.relay_hosts or self.relay_host_table)
 
 
 class LookupSettings(Value, frozen=True):

@@ -94,8 +94,8 @@ class Delivery:
 
     def _relay(self, task: Task) -> None:
         action = task.action
-        domain = "" if action.relay_hosts else task.recipients[0].dest.rpartition("@")[2].lower()
-        if len(domain) > MAX_DOMAIN or (not domain and not action.relay_hosts):
+        domain = "" if action.by_host else task.recipients[0].dest.rpartition("@")[2].lower()
+        if len(domain) > MAX_DOMAIN or (not domain and not action.by_host):
             self.outcomes.ended(task, Status.PERMFAIL, "550 5.1.2 Bad destination domain")
             return
         self._pool(action, domain).add(task)

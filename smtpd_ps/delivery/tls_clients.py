@@ -5,10 +5,10 @@ without OpenSSL.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
-from smtpd_ps.contract.settings import DeliverySettings
+from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
 from smtpd_ps.runtime.signer import Signer
 from smtpd_ps.runtime.stream import Pump, TlsError
 
@@ -39,7 +39,7 @@ def make_pumps(settings: DeliverySettings, certificates: dict[str, bytes], signe
     chains = [(pki, certificates[pki.name]) for pki in settings.pki if pki.name in used]
     identities = tls_context.install_pki(chains, signer()) if chains else {}
     contexts = {(name, False): tls_context.client_context(identities.get(name), verify=False) for name in used}
-    verifying = {action.relay_pki for action in relays if _may_verify(action.relay_tls, action.relay_hosts)}
+    verifying = {action.relay_pki for action in relays if _may_verify(action)}
     for name in verifying:
         contexts[name, True] = tls_context.client_context(identities.get(name), verify=True)
 
@@ -52,9 +52,13 @@ def make_pumps(settings: DeliverySettings, certificates: dict[str, bytes], signe
     return make
 
 
-def _may_verify(tls_use: str, hosts: Iterable[str]) -> bool:
-    """Whether a certificate may have to be verified: by the action, or by a host's URL (smtps, smtp+tls)."""
-    return "verify" in tls_use or any(host.lower().startswith(("smtps:", "smtp+tls:")) for host in hosts)
+def _may_verify(action: ActionSettings) -> bool:
+    """Whether a certificate may have to be verified: by the action, or by a host's URL (smtps, smtp+tls).
+
+    What a table holds is not known here, and may change.
+    """
+    by_url = any(host.lower().startswith(("smtps:", "smtp+tls:")) for host in action.relay_hosts)
+    return by_url or action.relay_host_table != "" or "verify" in action.relay_tls
 
 
 def read_certificate(fd: int) -> bytes:

@@ -135,7 +135,7 @@ class _Routes:
         """The action and the domain that delivery would ask for; None where it asks for nothing."""
         action = self._settings[delivery.action]
         if action.kind == "relay":
-            return action.name, "" if action.relay_hosts else split(delivery.dest)[1].lower()
+            return action.name, "" if action.by_host else split(delivery.dest)[1].lower()
         return (action.name, "") if action.kind == "lmtp" and not action.lmtp_destination.startswith("/") else None
 
     def _tell_all(self, deliveries: tuple[Delivery, ...], answers: Mapping[tuple[str, str], m.Route]) -> None:

@@ -19,7 +19,7 @@ from smtpd_ps.runtime.loop import Loop
 
 MIN_TTL_SECS = 1  # a TTL of 0 would ask for every message
 MAX_TTL_SECS = 3600
-CREDENTIALS_TTL_SECS = 60  # so that a table that is read again soon counts
+TABLES_TTL_SECS = 60  # so that a table that is read again soon counts
 MAX_USER = 255  # what a Route holds
 MAX_PASSWORD = 1024
 FAILURE_TTL_SECS = 10  # how long delivery may remember that we could not say
@@ -64,12 +64,24 @@ class _RelayAction:
 
     def __init__(self, settings: ActionSettings, tables: Mapping[str, Table]) -> None:
         self.name = settings.name
+        self.by_host = settings.kind == "lmtp" or settings.by_host
         self.urls = tuple(parse_relay_url(text) for text in settings.relay_hosts)
         if settings.kind == "lmtp":
             self.urls = (RelayUrl("lmtp", "", *parse_host_port(settings.lmtp_destination, 0)),)
-        self.auth_table = settings.relay_auth_table
-        self.credentials = tables.get(settings.relay_auth_table)
+        self._auth_table, self._host_table = settings.relay_auth_table, settings.relay_host_table
         self.turn = 0  # round robin over the list, not failover
+        self.use(tables)
+
+    @property
+    def from_table(self) -> bool:
+        """Whether the hosts may change while the daemon runs."""
+        return self._host_table != ""
+
+    def use(self, tables: Mapping[str, Table]) -> None:
+        """Take hosts and credentials from these tables. Raises KeyError, RelayUrlError."""
+        self.credentials = tables.get(self._auth_table)
+        if self._host_table:
+            self.urls = tuple(parse_relay_url(text) for text in tables[self._host_table].entries)
 
 
 class RelayRoutes:
@@ -88,9 +100,9 @@ class RelayRoutes:
         self._actions = {action.name: _RelayAction(action, tables) for action in actions if _has_routes(action)}
 
     def use(self, tables: Mapping[str, Table]) -> None:
-        """Take credentials from other tables from now on; delivery asks again within CREDENTIALS_TTL_SECS."""
+        """Take hosts and credentials from other tables from now on; delivery asks again within TABLES_TTL_SECS."""
         for action in self._actions.values():
-            action.credentials = tables.get(action.auth_table)
+            action.use(tables)
 
     def find(self, query: RouteQuery, done: Done, *, only_asking: bool = False) -> None:
         """Call `done` once with the Route, possibly before this returns.
@@ -105,6 +117,8 @@ class RelayRoutes:
             url = action.urls[action.turn % len(action.urls)]
             action.turn += not only_asking
             self._book.resolve(url.host, partial(self._host, query.query, action, url, done))
+        elif action.by_host:
+            done(Route(query.query, (), FAILURE_TTL_SECS, True, f"No host in the table of action {action.name}"))
         else:
             self._exchangers.find(query.domain, partial(self._by_mx, query.query, done))
 
@@ -133,6 +147,6 @@ class RelayRoutes:
         host = RouteHost(url.host, found.addresses, url.port, 0, tls_use(url.protocol), url.protocol == "lmtp")
         # With several hosts the next question gets the next one.
         ttl_secs = self._ttl(found.expires) if len(action.urls) == 1 else MIN_TTL_SECS
-        if url.label:
-            ttl_secs = min(ttl_secs, CREDENTIALS_TTL_SECS)
+        if url.label or action.from_table:
+            ttl_secs = min(ttl_secs, TABLES_TTL_SECS)
         done(Route(number, (host,), ttl_secs, False, "", user, password))

@@ -134,7 +134,8 @@ _RELAY = st.one_of(
         either("mail-from a@b.example", 'mail-from "@b.example"'),
     ).map("relay {}".format),
     after("relay host smtps://l@mx.example auth", _PAIRS),
-    either('relay host { "smtp://a", b } tls', "relay host mx.example", "relay host <hosts>"),
+    either('relay host { "smtp://a", b } tls', "relay host mx.example", "relay host <hosts>",
+           "relay host <file>"),
 )  # fmt: skip
 
 

@@ -181,6 +181,7 @@ def test_the_socket_is_always_listened_on(load_text) -> None:
         ("relay host lmtp://mx:24", Relay(("lmtp://mx:24",))),
         ("relay host { mx1, smtps://mx2, lmtp://mx3:24 }", Relay(("mx1", "smtps://mx2", "lmtp://mx3:24"))),
         ("relay host <smarthosts>", Relay(("smtp://A.example", "smtp://b.example"))),
+        ("relay host <secrets> auth <secrets>", Relay(auth_table="secrets", host_table="secrets")),
         ("relay host smtps://Bob@mx auth <secrets>", Relay(("smtps://Bob@mx",), auth_table="secrets")),
     ],
 )

@@ -170,8 +170,6 @@ ACTION = [
     ("action a relay host { mx1, lmtp://mx2:24 } tls", "1: tls and a host with lmtp:// contradict each other"),
     ('action a maildir "~/../x"', '1: the path of a maildir may not lead upwards: "~/../x"'),
     ("action a relay host <map>", '4: host needs a list such as { a, b }, but table "map" is a mapping'),
-    ("action a relay host <file>",
-     "4: host <file> is not supported yet for a table in a file; list the hosts in braces"),
     ("action a relay host smtp+notls://mx1 tls", "1: tls and a host with smtp+notls:// contradict each other"),
     ("action a relay auth <file> host smtps://b@mx1", "4: auth must come after host"),
     ("action a relay auth <file>", "4: auth must come after host"),

@@ -26,6 +26,7 @@ BEFORE = {
     "aliases": b"list@example.com a@far.org\n",
     "submitters": f"alice {HASH}\n".encode(),
     "smarthosts": b"label user:old\n",
+    "hosts": b"# of the relay\nsmtp://192.0.2.1:26\nsmtps://label@[2001:db8::1]\n",
 }
 SETTINGS = LookupSettings(
     "mx.example.com",
@@ -40,6 +41,7 @@ SETTINGS = LookupSettings(
     (
         ActionSettings("in", "lmtp", virtual_table="aliases", lmtp_destination="/l"),
         ActionSettings("out", "relay", relay_hosts=("smtps://label@192.0.2.1",), relay_auth_table="smarthosts"),
+        ActionSettings("listed", "relay", relay_host_table="hosts", relay_auth_table="smarthosts"),
     ),
     (
         *(TableSettings(name, "file", "map", path=f"/etc/{name}") for name in BEFORE),
@@ -155,6 +157,28 @@ def test_credentials_of_clients_and_of_relays(world: Updating) -> None:
     assert passwords == ["new", "newer"]
 
 
+def test_hosts_of_a_relay(world: Updating) -> None:
+    """Its hosts take turns; after an update others do, and with none in it mail waits instead of going by MX."""
+
+    def route() -> m.Route:
+        world.give(Process.DELIVERY, m.RouteQuery(4, "listed", ""))
+        found = world.delivery.take()
+        assert isinstance(found, m.Route)
+        return found
+
+    before = [route() for _ in range(3)]
+    assert [[(host.name, host.port) for host in each.hosts] for each in before] == [
+        [("192.0.2.1", 26)], [("2001:db8::1", 465)], [("192.0.2.1", 26)],
+    ]  # fmt: skip
+    assert [each.user for each in before] == ["", "user", ""]
+    world.update("hosts", b"192.0.2.9\n")
+    after = route()
+    assert ([host.name for host in after.hosts], after.temporary) == (["192.0.2.9"], False)
+    assert after.ttl_secs <= 60
+    world.update("hosts", b"# none\n")
+    assert route() == m.Route(4, (), 10, True, "No host in the table of action listed")
+
+
 @pytest.mark.parametrize(
     ("name", "data", "text"),
     [
@@ -163,6 +187,9 @@ def test_credentials_of_clients_and_of_relays(world: Updating) -> None:
         ("patterns", b"ok\n(\n", "/etc/patterns:2: an empty pattern or branch at character 2"),
         ("submitters", b"eve $argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaGhhc2g\n",
          "/etc/submitters: hashes of scheme $argon2 can be checked only after a restart"),
+        ("hosts", b"mx1\nsmtp://l@mx2\nlmtp://mx3\n",
+         "/etc/hosts:2: smtp:// does not always encrypt; a label needs smtp+tls:// or smtps://\n"
+         "/etc/hosts:3: lmtp:// needs a port"),
         ("inline", b"a\n", "table inline has no file"),
         ("nonsense", b"a\n", "table nonsense has no file"),
     ],

@@ -99,6 +99,28 @@ match from any for any action kept
         daemon.wait_empty()
 
 
+def test_relay_to_hosts_of_a_table() -> None:
+    """The hosts stand in a file, a URL a line; a bad one stops the start, with its line."""
+    config = """
+table hosts "{dir}/hosts"
+listen on 127.0.0.1 port {port}
+action out relay host <hosts>
+match from any for any action out
+"""
+    with sinking() as sink, prepared(config, hosts=f"smtp+notls://127.0.0.1:{sink.port}\n") as daemon:
+        daemon.start()
+        with daemon.smtp() as client:
+            client.sendmail("a@client.test", ["b@x.test", "c@y.test"], MESSAGE)
+        wait_until("it arrives", lambda: bool(sink.mails))
+        daemon.wait_empty()
+        assert daemon.stop() == 0
+        (daemon.dir / "hosts").write_text("mx1\nsntp://mx2\n")
+        daemon.start(wait=False)
+        assert daemon.process is not None
+        assert daemon.process.wait(30) == 1
+        assert f'{daemon.dir}/hosts:2: unknown protocol "sntp"' in daemon.log
+
+
 UPDATED = """
 table domains "{dir}/domains"
 table unused "{dir}/domains"

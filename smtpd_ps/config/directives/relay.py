@@ -32,6 +32,7 @@ class _Draft:
     auth: str | None = None
     helo: str = ""
     mail_from: str = ""
+    host_table: str = ""
 
 
 def relay(p: Parser) -> Relay:
@@ -54,7 +55,9 @@ def relay(p: Parser) -> Relay:
         for url in draft.urls:
             if url.protocol in _WITHOUT_TLS:
                 p.draft.report(start, f"tls and a host with {url.protocol}:// contradict each other")
-    return Relay(draft.hosts or (), draft.tls, draft.pki, draft.auth or "", draft.helo, draft.mail_from)
+    return Relay(
+        draft.hosts or (), draft.tls, draft.pki, draft.auth or "", draft.helo, draft.mail_from, draft.host_table
+    )
 
 
 def _option(p: Parser, draft: _Draft, option: Token) -> None:
@@ -91,7 +94,8 @@ def _hosts(p: Parser, draft: _Draft) -> None:
     if table is None or table.kind == "map":
         return
     if table.kind == "file":
-        p.fail(token, f"host <{name}> is not supported yet for a table in a file; list the hosts in braces")
+        draft.host_table = name
+        return
     draft.hosts = tuple(key for key, _value in table.entries)
     if len(draft.hosts) > MAX_HOSTS:
         p.report(token, f"at most {MAX_HOSTS} hosts, found {len(draft.hosts)}")
