@@ -67,3 +67,6 @@ class Agent:
                 item.close()
         for result in results:
             answers.send(result)
+        if all(result.status == Status.TEMPFAIL for result in results):
+            # What stands in the way may be our own confinement, to a folder that was replaced since.
+            self._loop.call_soon(self._loop.stop)

@@ -4,6 +4,8 @@ import os
 import socket
 import time
 
+import pytest
+
 from smtpd_ps.agents.agent import Agent
 from smtpd_ps.agents.maildir import Maildir
 from smtpd_ps.agents.mbox import MailboxGone
@@ -71,6 +73,25 @@ def test_jobs_are_stored_in_batches_and_answered(tmp_path):
     assert len(recording.batches) <= 2
     assert len(list((tmp_path / "Maildir" / "new").iterdir())) == 11
     assert len(os.listdir("/proc/self/fd")) == before
+    pair.close()
+
+
+@pytest.mark.parametrize(("statuses", "ends"), [("TT", True), ("TO", False), ("PP", False), ("OO", False)])
+def test_an_agent_that_can_store_nothing_ends(statuses, ends):
+    """It may be confined to a Maildir that was replaced: its successor is confined anew."""
+    words = {"T": Status.TEMPFAIL, "O": Status.OK, "P": Status.PERMFAIL}
+
+    class Store:
+        def store(self, items):
+            return [m.AgentResult(i.job.job, words[w], "x") for i, w in zip(items, statuses, strict=True)]
+
+    pair = Pair(Store())
+    for number in range(2):
+        pair.delivery.send(m.AgentJob(number, "", "ann@d", "ann@d", b""))
+    pair.loop._running = True
+    pair.until(2)
+    pair.loop.turn(0)
+    assert pair.loop._running is not ends
     pair.close()
 
 
