@@ -1,13 +1,20 @@
 """Servers that misbehave, each on port 25 of a loopback address of its own, found by the test's DNS."""
 
 import contextlib
+import email
+import email.message
 import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
 
+from support.daemon import Daemon, wait_until
 from support.dns_server import DnsServer
+from support.hostile import Watch, Wire
+from support.sink import Sink
 
+from smtpd_ps.cli.ask import parts
+from smtpd_ps.contract import messages as m
 from smtpd_ps.runtime.loop import Loop
 
 Script = Callable[["Line"], None]
@@ -172,3 +179,54 @@ class World:
             sock.sendto(query, ("127.0.0.1", self.dns.port))
         self._thread.join(5)
         self.dns.close()
+
+
+DEAD_SENDER = "a@client.test"
+
+
+class Outgoing:
+    """The daemon, the sink that gets bounces, the name service and the evil servers."""
+
+    def __init__(self, daemon: Daemon, sink: Sink, watch: Watch, world: World, lmtp: str) -> None:
+        self.daemon, self.sink, self.watch, self.world, self.lmtp = daemon, sink, watch, world, lmtp
+
+    def submit(self, *recipients: str, sender: str = DEAD_SENDER, body: bytes = b"Subject: x\r\n\r\nx\r\n") -> None:
+        """Put a message into the queue."""
+        with Wire(("127.0.0.1", self.daemon.port)) as wire:
+            wire.hello()
+            assert wire.say(f"MAIL FROM:<{sender}>").startswith(b"250 ")
+            for recipient in recipients:
+                assert wire.say(f"RCPT TO:<{recipient}>").startswith(b"250 "), recipient
+            assert wire.say("DATA").startswith(b"354 ")
+            assert wire.say(body + b".").startswith(b"250 ")
+            wire.say("QUIT")
+
+    def rows(self) -> list[m.QueueRow]:
+        """`show queue`."""
+        return list(parts(str(self.daemon.state), m.ShowQueue(0), m.QueueRow))
+
+    def kept(self, patience_secs: float = 10.0) -> list[m.QueueRow]:
+        """Wait until each envelope was tried and is waiting again; then empty the queue."""
+        try:
+            wait_until(
+                "it was tried", lambda: all(row.tries and row.state == "pending" for row in self.rows()), patience_secs
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.rows()}\n{self.daemon.log[-3000:]}") from None
+        rows = self.rows()
+        assert rows, f"it is not in the queue any more\n{self.daemon.log[-3000:]}"
+        self.watch.remove_all()
+        return rows
+
+    def bounce(self) -> email.message.Message:
+        """Wait for the one bounce; the queue is empty then."""
+        wait_until("the bounce arrives", lambda: bool(self.sink.mails))
+        wait_until("the queue is empty", lambda: self.watch.queued() == 0)
+        assert len(self.sink.mails) == 1
+        (mail,) = self.sink.mails
+        assert (mail.sender, mail.recipients) == ("", [DEAD_SENDER])
+        assert mail.data.isascii()
+        assert all(b >= 32 or b in b"\r\n\t" for b in mail.data), "control characters of the server"
+        assert mail.data.count(b"\n") == mail.data.count(b"\r\n") == mail.data.count(b"\r")
+        assert max(map(len, mail.data.split(b"\r\n"))) <= 998
+        return email.message_from_bytes(mail.data)

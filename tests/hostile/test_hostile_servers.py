@@ -3,126 +3,15 @@
 CVE-2020-8794 (OpenSMTPD): a multi-line reply put lines into the envelope's file.
 """
 
-import email
-import email.message
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile_servers import Line, Script, Server, World, misbehaving
-from support.daemon import Daemon, wait_until
-from support.hostile import Watch, Wire
-from support.sink import Sink, sinking
-from support.users import ensure_daemon_users, ensure_mail_user
-
-from smtpd_ps.cli.ask import parts
-from smtpd_ps.contract import messages as m
-
-CONFIG = """
-mta limit session-keepalive 1
-table users {{ "@" = "USER" }}
-listen on 127.0.0.1 port {port} hostname mx.test
-action back relay host "smtp+notls://127.0.0.1:SINK"
-action lists lmtp "LMTP" rcpt-to virtual <users>
-action out relay
-match from any for domain "client.test" action back
-match from any for domain "lmtp.test" action lists
-match from any for any action out
-"""
-DEAD_SENDER = "a@client.test"
-
-
-class Target:
-    """The daemon, the sink that gets bounces, the name service and the evil servers."""
-
-    def __init__(self, daemon: Daemon, sink: Sink, watch: Watch, world: World, lmtp: str) -> None:
-        self.daemon, self.sink, self.watch, self.world, self.lmtp = daemon, sink, watch, world, lmtp
-
-    def submit(self, *recipients: str, sender: str = DEAD_SENDER, body: bytes = b"Subject: x\r\n\r\nx\r\n") -> None:
-        """Put a message into the queue."""
-        with Wire(("127.0.0.1", self.daemon.port)) as wire:
-            wire.hello()
-            assert wire.say(f"MAIL FROM:<{sender}>").startswith(b"250 ")
-            for recipient in recipients:
-                assert wire.say(f"RCPT TO:<{recipient}>").startswith(b"250 "), recipient
-            assert wire.say("DATA").startswith(b"354 ")
-            assert wire.say(body + b".").startswith(b"250 ")
-            wire.say("QUIT")
-
-    def rows(self) -> list[m.QueueRow]:
-        """`show queue`."""
-        return list(parts(str(self.daemon.state), m.ShowQueue(0), m.QueueRow))
-
-    def kept(self) -> list[m.QueueRow]:
-        """Wait until each envelope was tried and is waiting again; then empty the queue."""
-        try:
-            wait_until("it was tried", lambda: all(row.tries and row.state == "pending" for row in self.rows()), 8)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.rows()}\n{self.daemon.log[-3000:]}") from None
-        rows = self.rows()
-        assert rows, f"it is not in the queue any more\n{self.daemon.log[-3000:]}"
-        self.watch.remove_all()
-        return rows
-
-    def bounce(self) -> email.message.Message:
-        """Wait for the one bounce; the queue is empty then."""
-        wait_until("the bounce arrives", lambda: bool(self.sink.mails))
-        wait_until("the queue is empty", lambda: self.watch.queued() == 0)
-        assert len(self.sink.mails) == 1
-        (mail,) = self.sink.mails
-        assert (mail.sender, mail.recipients) == ("", [DEAD_SENDER])
-        assert mail.data.isascii()
-        assert all(b >= 32 or b in b"\r\n\t" for b in mail.data), "control characters of the server"
-        assert mail.data.count(b"\n") == mail.data.count(b"\r\n") == mail.data.count(b"\r")
-        assert max(map(len, mail.data.split(b"\r\n"))) <= 998
-        return email.message_from_bytes(mail.data)
-
-
-@pytest.fixture(scope="module")
-def running_target() -> Iterator[Target]:
-    """One daemon for all of this file."""
-    if os.getuid() != 0:
-        pytest.skip("needs root: the servers listen on port 25 of loopback addresses")
-    ensure_daemon_users()
-    world = World()
-    folder = Path("/var/tmp") / f"sps-hostile-{os.getpid()}"
-    folder.mkdir()
-    lmtp = str(folder / "lmtp")
-    with sinking() as sink:
-        config = CONFIG.replace("SINK", str(sink.port)).replace("LMTP", lmtp).replace("USER", ensure_mail_user())
-        daemon = Daemon(config.replace("{{", "{").replace("}}", "}"), resolver=f"127.0.0.1:{world.dns.port}")
-        try:
-            daemon.start()
-            watch = Watch(daemon)
-            yield Target(daemon, sink, watch, world, lmtp)
-            wait_until(
-                "delivery gives its connections back",
-                lambda: watch.fd_count("delivery") <= watch.descriptors["delivery"],
-            )
-            assert daemon.stop() == 0
-            assert "Traceback" not in daemon.log
-        finally:
-            if daemon.process and daemon.process.poll() is None:
-                daemon.process.kill()
-                daemon.process.wait(10)
-            daemon.remove()
-            world.close()
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
-
-
-@pytest.fixture
-def target(running_target: Target) -> Iterator[Target]:
-    """The daemon, whose health is checked after each test."""
-    running_target.sink.mails.clear()
-    yield running_target
-    running_target.watch.check()
-
+from hostile_servers import Line, Outgoing, Script, Server, misbehaving
+from support.daemon import wait_until
 
 NO_REPLY = {
     "rubbish": (os.urandom(3000).replace(b"\n", b"x") + b"\r\n", "close"),
@@ -153,26 +42,26 @@ NO_REPLY = {
 
 @pytest.mark.parametrize("stage", ["banner", "hello", "mail", "rcpt", "data", "end"])
 @pytest.mark.parametrize("what", NO_REPLY)
-def test_what_is_no_reply(target: Target, what: str, stage: str) -> None:
+def test_what_is_no_reply(outgoing: Outgoing, what: str, stage: str) -> None:
     """The mail waits in the queue, with one printable line about it; nothing grows."""
     payload, then = NO_REPLY[what]
-    with target.world.server(misbehaving(stage, payload, then)) as (domain, _server):
-        target.submit(f"b@{domain}")
-        (row,) = target.kept()
+    with outgoing.world.server(misbehaving(stage, payload, then)) as (domain, _server):
+        outgoing.submit(f"b@{domain}")
+        (row,) = outgoing.kept()
     assert row.error
     assert row.error.isprintable()
     assert len(row.error) <= 1100
-    assert target.sink.mails == []
+    assert outgoing.sink.mails == []
 
 
 @pytest.mark.parametrize("stage", ["banner", "hello"])
 @pytest.mark.parametrize("code", [b"554 5.7.1 go away\r\n", b"421 4.3.2 later\r\n", b"451 x\r\n", b"354 what?\r\n"])
-def test_refusals_before_mail_are_no_bounce(target: Target, stage: str, code: bytes) -> None:
+def test_refusals_before_mail_are_no_bounce(outgoing: Outgoing, stage: str, code: bytes) -> None:
     """A server that wants to talk to nobody says nothing about this message."""
-    with target.world.server(misbehaving(stage, code, "go on")) as (domain, _server):
-        target.submit(f"b@{domain}")
-        target.kept()
-    assert target.sink.mails == []
+    with outgoing.world.server(misbehaving(stage, code, "go on")) as (domain, _server):
+        outgoing.submit(f"b@{domain}")
+        outgoing.kept()
+    assert outgoing.sink.mails == []
 
 
 WRONG_REPLIES = [("mail", b"354 go\r\n"), ("rcpt", b"354 go\r\n"), ("data", b"250 ok\r\n"), ("end", b"354 go\r\n")]
@@ -180,20 +69,20 @@ TIRED = [(stage, b"421 bye\r\n") for stage in ("mail", "rcpt", "data", "end")]
 
 
 @pytest.mark.parametrize(("stage", "reply"), [*WRONG_REPLIES, *TIRED])
-def test_replies_of_another_command(target: Target, stage: str, reply: bytes) -> None:
+def test_replies_of_another_command(outgoing: Outgoing, stage: str, reply: bytes) -> None:
     """A good reply at the wrong place is none: the mail waits."""
-    with target.world.server(misbehaving(stage, reply, "go on")) as (domain, _server):
-        target.submit(f"b@{domain}")
-        target.kept()
-    assert target.sink.mails == []
+    with outgoing.world.server(misbehaving(stage, reply, "go on")) as (domain, _server):
+        outgoing.submit(f"b@{domain}")
+        outgoing.kept()
+    assert outgoing.sink.mails == []
 
 
 @pytest.mark.parametrize("stage", ["banner", "hello", "mail", "rcpt"])
-def test_replies_before_their_commands(target: Target, stage: str) -> None:
+def test_replies_before_their_commands(outgoing: Outgoing, stage: str) -> None:
     """Fifty replies at once do not make a message delivered that the server has not seen."""
-    with target.world.server(misbehaving(stage, b"250 2.0.0 ok\r\n" * 50, "close")) as (domain, _server):
-        target.submit(f"b@{domain}")
-        target.kept()
+    with outgoing.world.server(misbehaving(stage, b"250 2.0.0 ok\r\n" * 50, "close")) as (domain, _server):
+        outgoing.submit(f"b@{domain}")
+        outgoing.kept()
 
 
 REFUSALS_CVE_2020_8794 = {
@@ -214,17 +103,17 @@ REFUSALS_CVE_2020_8794 = {
 
 
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "end"])
-def test_refusals_come_back_clean_cve_2020_8794(target: Target, stage: str) -> None:
+def test_refusals_come_back_clean_cve_2020_8794(outgoing: Outgoing, stage: str) -> None:
     """Permanent refusals of every form make one bounce: printable, folded, as many fields as it should have."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
         domains = [
-            stack.enter_context(target.world.server(misbehaving(stage, payload, "go on")))[0]
+            stack.enter_context(outgoing.world.server(misbehaving(stage, payload, "go on")))[0]
             for payload in REFUSALS_CVE_2020_8794.values()
         ]
-        target.submit(*(f"b@{domain}" for domain in domains))
-        report = target.bounce()
+        outgoing.submit(*(f"b@{domain}" for domain in domains))
+        report = outgoing.bounce()
     status = report.get_payload(1)
     groups = [dict(part.items()) for part in status.get_payload()][1:]  # type: ignore[union-attr]
     assert sorted(group["Final-Recipient"] for group in groups) == sorted(f"rfc822; b@{domain}" for domain in domains)
@@ -234,42 +123,42 @@ def test_refusals_come_back_clean_cve_2020_8794(target: Target, stage: str) -> N
     assert "Subject: forged" not in report.as_string().split("\n")
 
 
-def test_no_bounce_to_the_null_sender(target: Target) -> None:
+def test_no_bounce_to_the_null_sender(outgoing: Outgoing) -> None:
     """Refused mail of the null sender is gone, and nobody hears of it."""
-    with target.world.server(misbehaving("rcpt", b"550 no\r\n", "go on")) as (domain, server):
-        target.submit(f"b@{domain}", sender="")
+    with outgoing.world.server(misbehaving("rcpt", b"550 no\r\n", "go on")) as (domain, server):
+        outgoing.submit(f"b@{domain}", sender="")
         wait_until("it was tried", lambda: server.connections > 0)
-        wait_until("the queue is empty", lambda: target.watch.queued() == 0)
+        wait_until("the queue is empty", lambda: outgoing.watch.queued() == 0)
         time.sleep(1.2)  # how long bounces are collected
-    assert target.sink.mails == []
+    assert outgoing.sink.mails == []
 
 
-def test_no_bounce_of_a_bounce(target: Target) -> None:
+def test_no_bounce_of_a_bounce(outgoing: Outgoing) -> None:
     """A forged sender whose server refuses the bounce ends it: one bounce is tried, and no other follows."""
-    with target.world.server(misbehaving("rcpt", b"550 no\r\n", "go on")) as (domain, server):
-        target.submit(f"b@{domain}", sender=f"forged@{domain}")
-        wait_until("both were tried", lambda: server.connections >= 2 or target.watch.queued() == 0)
-        wait_until("the queue is empty", lambda: target.watch.queued() == 0)
+    with outgoing.world.server(misbehaving("rcpt", b"550 no\r\n", "go on")) as (domain, server):
+        outgoing.submit(f"b@{domain}", sender=f"forged@{domain}")
+        wait_until("both were tried", lambda: server.connections >= 2 or outgoing.watch.queued() == 0)
+        wait_until("the queue is empty", lambda: outgoing.watch.queued() == 0)
         time.sleep(1.2)
-        assert target.watch.queued() == 0
+        assert outgoing.watch.queued() == 0
         assert server.connections <= 3
-    assert target.sink.mails == []
+    assert outgoing.sink.mails == []
 
 
-def test_a_server_that_never_answers(target: Target) -> None:
+def test_a_server_that_never_answers(outgoing: Outgoing) -> None:
     """It holds up its own mail, and no other; removing the mail ends it."""
-    with target.world.server(lambda line: time.sleep(20)) as (domain, server):
-        target.submit(f"b@{domain}")
+    with outgoing.world.server(lambda line: time.sleep(20)) as (domain, server):
+        outgoing.submit(f"b@{domain}")
         wait_until("it was tried", lambda: server.connections > 0)
-        target.submit("someone@client.test")
-        wait_until("other mail passes", lambda: len(target.sink.mails) == 1, 5)
+        outgoing.submit("someone@client.test")
+        wait_until("other mail passes", lambda: len(outgoing.sink.mails) == 1, 5)
         server.close()
-        target.kept()
+        outgoing.kept()
 
 
-def test_a_server_that_reads_slowly(target: Target) -> None:
+def test_a_server_that_reads_slowly(outgoing: Outgoing) -> None:
     """A body it does not take is not kept in memory a second time."""
-    before = target.watch.rss_bytes("delivery")
+    before = outgoing.watch.rss_bytes("delivery")
 
     def script(line: Line) -> None:
         line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -279,12 +168,12 @@ def test_a_server_that_reads_slowly(target: Target) -> None:
             line.send(reply)
         time.sleep(1.5)
 
-    with target.world.server(script) as (domain, server):
-        target.submit(f"b@{domain}", body=b"Subject: x\r\n\r\n" + (b"y" * 998 + b"\r\n") * 20_000)
+    with outgoing.world.server(script) as (domain, server):
+        outgoing.submit(f"b@{domain}", body=b"Subject: x\r\n\r\n" + (b"y" * 998 + b"\r\n") * 20_000)
         wait_until("it was tried", lambda: server.connections > 0)
         time.sleep(0.5)
-        assert target.watch.rss_bytes("delivery") - before < 16 << 20
-        target.kept()
+        assert outgoing.watch.rss_bytes("delivery") - before < 16 << 20
+        outgoing.kept()
 
 
 # STARTTLS of the other side.
@@ -317,19 +206,19 @@ def starttls(after_220: bytes, then: str = "close", plain: bool = False) -> Scri
 
 
 @pytest.mark.parametrize("injected", [b"250 ok\r\n", b"250-x\r\n250 AUTH PLAIN\r\n" * 3, b"\x16\x03\x03"])
-def test_starttls_injection_by_a_server(target: Target, injected: bytes) -> None:
+def test_starttls_injection_by_a_server(outgoing: Outgoing, injected: bytes) -> None:
     """Replies behind the 220 in the same segment end the session; the mail waits (CVE-2021-38371's kin)."""
-    with target.world.server(starttls(injected, "behind")) as (domain, _server):
-        target.submit(f"b@{domain}")
-        target.kept()
+    with outgoing.world.server(starttls(injected, "behind")) as (domain, _server):
+        outgoing.submit(f"b@{domain}")
+        outgoing.kept()
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"hello\r\n", bytes(5000), b"\x15\x03\x03\x00\x02\x02\x28"])
-def test_a_broken_handshake_goes_on_in_plain_text(target: Target, rubbish: bytes) -> None:
+def test_a_broken_handshake_goes_on_in_plain_text(outgoing: Outgoing, rubbish: bytes) -> None:
     """TLS is opportunistic here: the next connection does without, and the mail arrives once."""
-    with target.world.server(starttls(rubbish, plain=True)) as (domain, server):
-        target.submit(f"b@{domain}")
-        wait_until("the queue is empty", lambda: target.watch.queued() == 0)
+    with outgoing.world.server(starttls(rubbish, plain=True)) as (domain, server):
+        outgoing.submit(f"b@{domain}")
+        wait_until("the queue is empty", lambda: outgoing.watch.queued() == 0)
         assert server.connections == 2
 
 
@@ -371,33 +260,33 @@ def lmtp(after_dot: bytes, then: str = "close") -> Script:
         (b"250-" + b"x" * 5000, False),
     ],
 )
-def test_lmtp_replies_too_few_or_too_many(target: Target, answer: bytes, taken: bool, then: str) -> None:
+def test_lmtp_replies_too_few_or_too_many(outgoing: Outgoing, answer: bytes, taken: bool, then: str) -> None:
     """Each recipient has the answer that was for it; those without one wait, and only those."""
-    Path(target.lmtp).unlink(missing_ok=True)
-    server = Server(target.lmtp, lmtp(answer, then))
-    Path(target.lmtp).chmod(0o666)
+    Path(outgoing.lmtp).unlink(missing_ok=True)
+    server = Server(outgoing.lmtp, lmtp(answer, then))
+    Path(outgoing.lmtp).chmod(0o666)
     names = {"one@lmtp.test", "two@lmtp.test", "three@lmtp.test"}
     try:
-        target.submit(*names)
+        outgoing.submit(*names)
         wait_until("it was tried", lambda: server.connections > 0)
         if not answer and then == "go on":
             time.sleep(0.1)
             server.close()  # it would be waited for until the timeout
         if not taken:
-            assert {row.rcpt for row in target.kept()} == names
+            assert {row.rcpt for row in outgoing.kept()} == names
 
         def done() -> bool:
-            target.watch.schedule_all()  # one that met a closing connection would wait for ten seconds
-            return target.watch.queued() == 0
+            outgoing.watch.schedule_all()  # one that met a closing connection would wait for ten seconds
+            return outgoing.watch.queued() == 0
 
         wait_until("the queue is empty", done)
     finally:
         server.close()
-    assert target.sink.mails == []
+    assert outgoing.sink.mails == []
 
 
-def test_lmtp_socket_that_is_gone(target: Target) -> None:
+def test_lmtp_socket_that_is_gone(outgoing: Outgoing) -> None:
     """No socket, or nobody behind it: the mail waits."""
-    Path(target.lmtp).unlink(missing_ok=True)
-    target.submit("one@lmtp.test")
-    assert "No such file" in target.kept()[0].error
+    Path(outgoing.lmtp).unlink(missing_ok=True)
+    outgoing.submit("one@lmtp.test")
+    assert "No such file" in outgoing.kept()[0].error
