@@ -116,11 +116,6 @@ class Connection:
         """`address (name)`, for logs and results."""
         return f"{self.target.address} ({self.target.name})"
 
-    @property
-    def stillborn(self) -> bool:
-        """Whether the session ended before its first message: a server that does it again and again has failed."""
-        return self.client.dead and not self.client.mails
-
     # Connecting.
 
     def _on_connected(self, sock: socket.socket) -> None:
@@ -168,8 +163,10 @@ class Connection:
         self._handle(self.client.receive(data))
 
     def _handle(self, events: list[Event]) -> None:
+        refused = False
         for event in events:
             if isinstance(event, Refused):
+                refused = True
                 self.error = self.error or event.text  # known before a Finished of the same moment is reported
         for event in events:
             match event:
@@ -179,8 +176,9 @@ class Connection:
                 case StreamBody():
                     self._begin_body(event.mail)
                 case Ready():
-                    self.established = True
-                    self._owner.connection_ready(self)
+                    if not refused:  # else it ended as it began, and would be tried again for ever
+                        self.established = True
+                        self._owner.connection_ready(self)
                 case StartTls():
                     self._flush()
                     self._start_tls(implicit=False)

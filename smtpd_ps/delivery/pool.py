@@ -104,8 +104,7 @@ class Pool:
             connection.give(self._mail(self.waiting.popleft()))
 
     def _open_more(self) -> None:
-        # One that died before its first message counts until it is closed: then its server has failed.
-        opening = sum(1 for each in self.connections if not each.established or each.stillborn)
+        opening = sum(1 for each in self.connections if not each.established)
         self.starved = False
         while len(self.waiting) > opening and len(self.connections) < self._settings.max_connections_per_route:
             now = self._wiring.loop.now()
@@ -202,11 +201,11 @@ class Pool:
             )
 
     def connection_closed(self, connection: Connection, error: str) -> None:
-        """A connection is gone; where it never came to a message, its server has failed."""
+        """A connection is gone; where it never came to a session, its server has failed."""
         now = self._wiring.loop.now()
         self.connections.remove(connection)
         self._servers.closed(connection.target)
-        if not connection.established or (error and connection.stillborn):
+        if not connection.established:
             if connection.tls_failed and connection.target.tls == "opportunistic":
                 self._servers.tls_broken(connection.target, now)
             else:

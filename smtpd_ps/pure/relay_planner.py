@@ -76,6 +76,8 @@ class Servers:
         """No session came about."""
         server = self.get(target)
         server.error = error
+        if server.retry_at > now:
+            return  # several connections that fail at once are one failure
         server.retry_at = now + min(FIRST_PENALTY_SECS * 2**server.failures, MAX_PENALTY_SECS)
         server.failures = min(server.failures + 1, 16)
 

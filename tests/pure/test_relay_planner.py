@@ -43,12 +43,14 @@ def test_a_failed_server_is_left_alone_for_a_while():
     assert choose([A, C], servers, 2.0) is A
     servers.failed(A, "refused", 2.0)
     assert choose([A, C], servers, 5.9) is C
-    for _ in range(50):
-        servers.failed(A, "refused", 100.0)
-    assert choose([A, C], servers, 100.0 + MAX_PENALTY_SECS) is A
+    for at in range(1, 51):
+        servers.failed(A, "refused", 100.0 * at)
+    assert choose([A, C], servers, 4999.9 + MAX_PENALTY_SECS) is C
+    assert choose([A, C], servers, 5000.0 + MAX_PENALTY_SECS) is A
     servers.worked(A)
-    servers.failed(A, "refused", 200.0)
-    assert choose([A], servers, 202.0) is A
+    for _ in range(5):  # connections that failed at once are one failure
+        servers.failed(A, "refused", 6000.0)
+    assert choose([A], servers, 6002.0) is A
 
 
 def test_all_failed_says_what_the_last_one_said():
