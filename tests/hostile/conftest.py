@@ -39,6 +39,7 @@ def running_target() -> Iterator[Target]:
             write_acme(daemon.dir / "acme", make_key("ecdsa"))
             hashed = cli("smtpctl_ps", "encrypt", "correct horse").stdout.strip()
             (daemon.dir / "submitters").write_text(f"alice {hashed}\n")
+            (daemon.dir / "submitters").chmod(0o600)
             daemon.start()
             target = Target(daemon, sink, Watch(daemon))
             yield target

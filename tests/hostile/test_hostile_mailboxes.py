@@ -100,6 +100,7 @@ def boxes(running_boxes: Boxes) -> Iterator[Boxes]:
         running_boxes.folder(path)
     running_boxes.sink.mails.clear()
     yield running_boxes
+    wait_until("the queue is empty", lambda: running_boxes.watch.queued() == 0)
     # The next test's mailbox is another one: its agent must begin anew. A lost agent is no lost child.
     for name, pid in running_boxes.daemon.pids().items():
         if name.startswith("agent"):

@@ -137,7 +137,7 @@ class Watch:
         self.steady = ("smtp", "queue", "control", "keys", "parent")  # delivery keeps connections, lookup asks
         wait_until("the first client has gone", lambda: self.sessions() == 0)
         self.descriptors = {name: self.fd_count(name) for name in self.pids}
-        self._log_at = 0
+        self._log_at = daemon.log_path.stat().st_size
 
     def fd_count(self, name: str) -> int:
         """Open descriptors of a process."""
@@ -214,10 +214,10 @@ class Watch:
     def check_log(self) -> None:
         """Each line is one of ours: no traceback, no line of an attacker, nothing that is not printable."""
         lines = self.new_log()
+        self._log_at = self.daemon.log_path.stat().st_size
         for line in lines:
             assert _LOG_LINE.fullmatch(line) and line.isprintable(), f"a forged or foreign log line: {line!r}"
             assert "late import" not in line and "Traceback" not in line, line
-        self._log_at = self.daemon.log_path.stat().st_size
 
 
 @contextlib.contextmanager
