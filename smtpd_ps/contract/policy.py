@@ -160,7 +160,7 @@ _CONTROL = Policy(
     promises=(
         _STDIO,
         Grant("unix", "accept on the control socket"),
-        Grant("recvfd", "the control socket comes after confinement"),
+        Grant("recvfd", "the control socket, and channels to a new generation, come after confinement"),
     ),
     capsicum=Capsicum(True, "accept and descriptor passing work in capability mode"),
 )
@@ -244,6 +244,7 @@ _QUEUE = Policy(
         Grant("fattr", "SQLite sets the mode of its files"),
         Grant("flock", "SQLite locks its files"),
         Grant("sendfd", "hands spool files to smtp and delivery"),
+        Grant("recvfd", "channels to a new generation of smtp, lookup and delivery"),
     ),
     capsicum=Capsicum(False, "SQLite opens its files by path, which capability mode refuses"),
 )

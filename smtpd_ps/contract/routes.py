@@ -18,6 +18,8 @@ _ANY = _SETUP | _RUN | _DRAIN
 
 PARENT, KEYS, CONTROL, SMTP, LOOKUP, QUEUE, DELIVERY, AGENT, CLIENT = Process
 CHILDREN = (KEYS, CONTROL, SMTP, LOOKUP, QUEUE, DELIVERY)
+LASTING = (CONTROL, QUEUE)  # live as long as the daemon
+GENERATION = (KEYS, SMTP, LOOKUP, DELIVERY)  # hold the configuration, and are started anew with each
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ ROUTES: tuple[Route, ...] = (
     Route(11, m.Listener, _fan(PARENT, (SMTP, CONTROL)), _SETUP, 64, ("listener",)),
     Route(12, m.Ready, (*_gather(CHILDREN, PARENT), (AGENT, PARENT)), _SETUP, 64),
     Route(13, m.Go, _fan(PARENT, CHILDREN), _SETUP, 64),
-    Route(14, m.Drain, _fan(PARENT, (SMTP, DELIVERY, QUEUE)), _RUN, 64, answer="Drained"),
+    Route(14, m.Drain, _fan(PARENT, (SMTP, DELIVERY, QUEUE)), _SERVE, 64, answer="Drained"),
     Route(15, m.Drained, _gather((SMTP, DELIVERY, QUEUE), PARENT), _DRAIN, 64),
     Route(16, m.LogLevel, _fan(PARENT, CHILDREN), _SERVE, 64),
     # A client's session: who it is, whether it may.
@@ -133,6 +135,14 @@ ROUTES: tuple[Route, ...] = (
     Route(97, m.UpdateTable, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 1 * KIB, answer="Done"),
     Route(98, m.Explain, ((CLIENT, CONTROL), (CONTROL, LOOKUP)), _SERVE, 8 * KIB, answer="ExplainStep, Done"),
     Route(99, m.ExplainStep, ((LOOKUP, CONTROL), (CONTROL, CLIENT)), _SERVE, 32 * KIB),
+    # Generations (docs/decisions/0004).
+    Route(110, m.Reload, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64, answer="Done"),
+    Route(111, m.Failed, _gather(CHILDREN, PARENT), _SETUP, 8 * KIB),
+    Route(112, m.NewPeer, _fan(PARENT, LASTING), _RUN, 64, ("channel",)),
+    Route(113, m.QueueReload, _fan(PARENT, (QUEUE,)), _RUN, 4 * MIB),
+    Route(114, m.ControlReload, _fan(PARENT, (CONTROL,)), _RUN, 64),
+    Route(115, m.Retire, _fan(PARENT, (SMTP, DELIVERY)), _RUN, 64, answer="Drained; smtp: Retired before"),
+    Route(116, m.Retired, _gather((SMTP,), PARENT), _DRAIN, 64),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

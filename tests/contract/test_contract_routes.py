@@ -64,6 +64,7 @@ def test_what_the_parent_takes_at_run_time_is_a_handful() -> None:
         (Process.CONTROL, "SetLog"),
         (Process.CONTROL, "Stop"),
         (Process.CONTROL, "UpdateTable"),
+        (Process.CONTROL, "Reload"),
     }
 
 

@@ -86,6 +86,12 @@ class SetLog(Message, frozen=True):
     verbose: U8
 
 
+class Reload(Message, frozen=True):
+    """Read the configuration again. Done when it serves, or with what is wrong with it."""
+
+    client: U32
+
+
 class Stop(Message, frozen=True):
     """Stop the daemon in order."""
 

@@ -17,7 +17,7 @@ from smtpd_ps.contract.settings import (
     QueueSettings,
     SmtpSettings,
 )
-from smtpd_ps.contract.values import U8, U16, U32, Name, Path, Process
+from smtpd_ps.contract.values import U7, U8, U16, U32, Line, Name, Path, Process
 
 # --- parent to each child, before Go ---------------------------------------------------------
 
@@ -35,10 +35,10 @@ class ControlSetup(Message, frozen=True):
 
 
 class SmtpSetup(Message, frozen=True):
-    """The slice for smtp, and its index among the smtp processes."""
+    """The slice for smtp, and its generation, which its session ids carry."""
 
     settings: SmtpSettings
-    index: U8 = 0
+    index: U7 = 0
 
 
 class LookupSetup(Message, frozen=True):
@@ -85,7 +85,6 @@ class PeerChannel(Message, frozen=True):
     """The child's end of its channel to `process`. Carries the descriptor."""
 
     process: Process
-    index: U8 = 0
 
 
 class Asset(Message, frozen=True):
@@ -105,6 +104,12 @@ class Ready(Message, frozen=True):
     """The child is set up, confined, and has checked itself against the policy."""
 
 
+class Failed(Message, frozen=True):
+    """Why the child cannot be set up; it ends. For the operator who asked for a reload."""
+
+    text: Line
+
+
 class Go(Message, frozen=True):
     """All children are ready: serve."""
 
@@ -115,6 +120,37 @@ class Drain(Message, frozen=True):
 
 class Drained(Message, frozen=True):
     """Nothing is under way any more."""
+
+
+# --- generations (docs/decisions/0004) -------------------------------------------------------
+
+
+class NewPeer(Message, frozen=True):
+    """Queue's or control's end of a channel to a process of generation `index`. Carries the descriptor."""
+
+    process: Process
+    index: U7
+
+
+class QueueReload(Message, frozen=True):
+    """Generation `index` serves from now on, and these are the settings."""
+
+    index: U7
+    settings: QueueSettings
+
+
+class ControlReload(Message, frozen=True):
+    """Generation `index` serves from now on."""
+
+    index: U7
+
+
+class Retire(Message, frozen=True):
+    """Another generation has taken over: take nothing new, end what is under way in its own time."""
+
+
+class Retired(Message, frozen=True):
+    """No client is accepted any more."""
 
 
 class LogLevel(Message, frozen=True):
