@@ -20,7 +20,7 @@ from smtpd_ps.cli.setup import state_differences
 from smtpd_ps.contract.installation import state_dir_of
 from smtpd_ps.contract.messages import ProcessRow
 from smtpd_ps.contract.policy import POLICIES
-from smtpd_ps.contract.routes import CHILDREN
+from smtpd_ps.contract.routes import CHILDREN, GENERATION
 from smtpd_ps.contract.values import Process
 from smtpd_ps.pure.audit import (
     CAPABILITY_SETS,
@@ -35,8 +35,7 @@ from smtpd_ps.pure.audit import (
     set_findings,
 )
 
-_WANTED = {process: 1 for process in (Process.PARENT, *CHILDREN)}
-_SEVERAL = (Process.SMTP, Process.DELIVERY)  # the configuration may ask for more than one
+_WANTED = (Process.PARENT, *CHILDREN)
 _EXTRA_PATIENCE_SECS = 0.5
 _HELPERS = ("smtpd_ps.parent.system_auth",)  # one password check each, with a deadline
 
@@ -82,7 +81,7 @@ def examine(rows: Sequence[ProcessRow], inspect: Inspect) -> list[Report]:
             found.append(Finding("processes", "it is gone"))
         reports.append(Report(row, expected, seen, found))
     held = {r.row.pid: (r.row.process, r.seen.descriptors or ()) for r in reports if r.seen is not None}
-    for pid, wrong in channel_findings(held).items():
+    for pid, wrong in channel_findings(held, {row.pid: row.index for row in rows}).items():
         next(report for report in reports if report.row.pid == pid).findings += wrong
     return reports
 
@@ -136,9 +135,9 @@ def _system() -> str:
 
 
 def _declared(rows: Sequence[ProcessRow]) -> dict[Process, int]:
-    """One of each core process; of smtp and delivery as many as the parent says it started."""
-    told = Counter(row.process for row in rows)
-    return {process: max(1, told[process]) if process in _SEVERAL else one for process, one in _WANTED.items()}
+    """One of each core process; of those that hold the configuration one of each generation."""
+    count = max(1, len({row.index for row in rows if row.process in GENERATION}))
+    return {process: count if process in GENERATION else 1 for process in _WANTED}
 
 
 def _extra_processes(rows: Sequence[ProcessRow]) -> list[Finding]:
@@ -245,7 +244,9 @@ def _print(
 ) -> None:
     for report in reports:
         verdict = "differs" if report.findings else "as declared"
-        out.write(f"{report.row.process.title} (pid {report.row.pid}): {verdict}\n")
+        row = report.row
+        generation = f", generation {row.index}" if row.process in (*GENERATION, Process.AGENT) else ""
+        out.write(f"{row.process.title} (pid {row.pid}{generation}): {verdict}\n")
         for name, seen, declared in _facts(report):
             out.write(f"  {name:<13} {seen:<40} declared: {declared}\n")
         for finding in report.findings:

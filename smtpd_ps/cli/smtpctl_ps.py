@@ -54,6 +54,7 @@ class Commands:
             Command(("pause", "mda"), lambda _given: self._order(m.Pause(0, "mda", True))),
             Command(("pause", "mta"), lambda _given: self._order(m.Pause(0, "mta", True))),
             Command(("pause", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", True))),
+            Command(("reload",), lambda _given: self._order(m.Reload(0))),
             Command(("remove",), self._remove, ("id|all",)),
             Command(("resume", "mda"), lambda _given: self._order(m.Pause(0, "mda", False))),
             Command(("resume", "mta"), lambda _given: self._order(m.Pause(0, "mta", False))),

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from smtpd_ps import __version__, osdep
@@ -20,9 +21,11 @@ from smtpd_ps.contract.policy import POLICIES
 from smtpd_ps.contract.values import Process
 from smtpd_ps.keys.check import check_pair
 from smtpd_ps.parent.daemon import Daemon
-from smtpd_ps.parent.listeners import ListenError
+from smtpd_ps.parent.generation import Plan
+from smtpd_ps.parent.generations import ReloadRefused
+from smtpd_ps.parent.listeners import ListenError, Listeners, bind_unix
 from smtpd_ps.parent.options import Options
-from smtpd_ps.parent.plan import make_plans
+from smtpd_ps.parent.plan import make_plan
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.title import set_title
 
@@ -58,26 +61,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     if refusal:
         print(f"smtpd_ps: {refusal}", file=sys.stderr)
         return 1
-    slices = compile_settings(
+    return start(options, compile_configuration(options, configuration))
+
+
+def compile_configuration(options: Options, configuration: Configuration) -> Slices:
+    """What each process gets. Raises ConfigurationError."""
+    return compile_settings(
         configuration,
         resolver=options.resolver,
         allowed_uid=os.getuid(),
         socket_path=paths(options.state_dir).submission_socket,
     )
-    return start(options, slices)
 
 
 def read_configuration(options: Options) -> Configuration | None:
     """The configuration, its warnings printed; None, its errors printed."""
+    configuration, problems = examine(options)
+    _print(problems)
+    return configuration
+
+
+def examine(options: Options) -> tuple[Configuration | None, Sequence[Problem]]:
+    """The configuration, and what is to be said of it; None where that makes it unusable."""
     environment = SystemEnvironment(osdep.interface_addresses, osdep.interface_group)
     try:
         configuration = load(options.config_path, environment, options.defines)
     except ConfigurationError as error:
-        _print(error.problems)
-        return None
-    problems = check_files(configuration)
-    _print((*configuration.warnings, *(configuration.unused_macros if options.verbose else ()), *problems))
-    return None if any(not problem.warning for problem in problems) else configuration
+        return None, error.problems
+    found = check_files(configuration)
+    problems = (*configuration.warnings, *(configuration.unused_macros if options.verbose else ()), *found)
+    return (None if any(not problem.warning for problem in found) else configuration), problems
+
+
+def load_again(options: Options, listeners: Listeners, log: Log) -> Plan:
+    """For a reload: the configuration as it is now, read and checked by the code of the start.
+
+    Raises ReloadRefused with all that is wrong with it.
+    """
+    try:
+        configuration, problems = examine(replace(options, verbose=log.verbose))
+        for problem in problems:
+            if problem.warning:
+                log.warning(str(problem))
+        if configuration is None:
+            raise ReloadRefused("\n".join(str(problem) for problem in problems if not problem.warning))
+        slices = compile_configuration(options, configuration)
+        sockets = listeners.prepare(slices.smtp.listeners)
+        return make_plan(slices, replace(options, verbose=log.verbose), paths(options.state_dir), sockets)
+    except ConfigurationError as error:
+        raise ReloadRefused("\n".join(str(problem) for problem in error.problems)) from None
+    except (ListenError, OSError, KeyError) as error:
+        raise ReloadRefused(str(error)) from None
 
 
 def _print(problems: Sequence[Problem]) -> None:
@@ -129,13 +163,17 @@ def refuse_start(options: Options) -> str:
 def start(options: Options, slices: Slices) -> int:
     """Make the state directories, bind, go to the background unless told otherwise, serve."""
     state = paths(options.state_dir)
+    options = replace(options, config_path=os.path.abspath(options.config_path))  # a reload finds it again
+    listeners = Listeners()
     osdep.close_from(3)  # whatever the caller left open is not for the daemon
     try:
         ensure_state(options.state_dir, privileged=not options.unprivileged)
         lock = _lock(state)
         # A pid file is left by a daemon that was killed: its children may be about to end.
         killed = os.path.lexists(state.pid_file)
-        plans = make_plans(slices, options, state, OLD_CHILDREN_SECS if killed else 0.0)
+        sockets = listeners.prepare(slices.smtp.listeners, OLD_CHILDREN_SECS if killed else 0.0)
+        plan = make_plan(slices, options, state, sockets)
+        control_socket = bind_unix(state.control_socket, 0o600)
     except (OSError, ListenError) as error:
         print(f"smtpd_ps: {error}", file=sys.stderr)
         return 1
@@ -148,10 +186,10 @@ def start(options: Options, slices: Slices) -> int:
         log.warning("unprivileged mode: processes share one user, nothing is chrooted; not for real mail")
     daemon = Daemon(
         log=log,
-        plans=plans,
-        actions=dict(slices.actions),
-        tables={asset.name: asset.path for asset in slices.assets if asset.kind == "table"},
-        hostname=slices.smtp.hostname,
+        plan=plan,
+        load=lambda: load_again(options, listeners, log),
+        listeners=listeners,
+        control_socket=control_socket,
         privileged=not options.unprivileged,
         foreground=options.log_to_stderr,
         forbidden_users=frozenset(policy.user for policy in POLICIES.values() if policy.user),

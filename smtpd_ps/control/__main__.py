@@ -13,12 +13,23 @@ def main() -> None:
     assert isinstance(child.setup, m.ControlSetup)
     child.confine()
     desk = Desk(child.log, child.loop.now())
-    for peer in (Process.QUEUE, Process.SMTP, Process.DELIVERY, Process.LOOKUP):
-        desk.attach(peer, child.channel(peer, desk.handlers(peer)))
+    desk.attach(Process.QUEUE, child.channel(Process.QUEUE, desk.handlers(Process.QUEUE)))
     door = Door(child.loop, child.log, desk, child.setup.settings.allowed_uid)
-    for _listener, sock in child.listeners:
-        door.open(sock)
-    child.serve(desk.handlers(Process.PARENT), on_parent=lambda channel: desk.attach(Process.PARENT, channel))
+
+    def new_peer(message: m.NewPeer, fd: int) -> None:
+        process, index = message.process, message.index
+        handlers = desk.handlers(process, index)
+        desk.attach(process, child.join(process, fd, handlers, lambda: desk.detach(process, index)), index)
+
+    def reload(message: m.ControlReload) -> None:
+        desk.serve(message.index)
+        while child.listeners:  # the first generation serves: there is someone to ask
+            door.open(child.listeners.pop()[1])
+
+    child.serve(
+        {**desk.handlers(Process.PARENT), m.NewPeer: new_peer, m.ControlReload: reload},
+        on_parent=lambda channel: desk.attach(Process.PARENT, channel),
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.routes import GENERATION
 from smtpd_ps.contract.values import Process
 from smtpd_ps.runtime.log import Log
 
@@ -35,6 +36,7 @@ _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
     m.ShowStatus: (Process.QUEUE, Process.SMTP),
     m.ShowProcesses: (Process.PARENT,),
     m.SetLog: (Process.PARENT,),
+    m.Reload: (Process.PARENT,),
     m.Stop: (Process.PARENT,),
     m.UpdateTable: (Process.PARENT,),
 }
@@ -48,10 +50,13 @@ def answerers(request: m.Message) -> tuple[Process, ...]:
     return _ANSWERERS[type(request)]
 
 
+Peer = tuple[Process, int]  # the number is smtp's and delivery's generation, else 0
+
+
 @dataclass(slots=True)
 class _Case:
     client: Sender
-    waiting: set[Process]
+    waiting: set[Peer]
     counters: dict[str, int] = field(default_factory=dict)
     gathers: bool = False
     ok: bool = True
@@ -65,16 +70,41 @@ class Desk:
     def __init__(self, log: Log, started: float) -> None:
         self._log = log
         self._started = started
-        self._peers: dict[Process, Sender] = {}
+        self._peers: dict[Peer, Sender] = {}
+        self._serving = 0  # the generation
+        self._smtp_paused = False
         self._cases: dict[int, _Case] = {}
         self._numbers = itertools.count(1)
         self.sessions = 0
 
-    def attach(self, peer: Process, channel: Sender) -> None:
+    def attach(self, peer: Process, channel: Sender, index: int = 0) -> None:
         """Tell the desk how to reach `peer`."""
-        self._peers[peer] = channel
+        self._peers[peer, index] = channel
+        if peer is Process.SMTP and self._smtp_paused:
+            channel.send(m.Pause(0, "smtp", True))  # nobody waits for the answer
 
-    def handlers(self, peer: Process) -> dict[type[m.Message], Callable[..., None]]:
+    def serve(self, index: int) -> None:
+        """This generation serves from now on."""
+        self._serving = index
+
+    def detach(self, peer: Process, index: int) -> bool:
+        """A process of an old generation has left: it answers no more. False when it may not leave."""
+        if index == self._serving:
+            return False
+        self._peers.pop((peer, index), None)
+        for number, case in list(self._cases.items()):
+            if (peer, index) in case.waiting:
+                self._answered((peer, index), m.Done(number, True))
+        return True
+
+    def _reachable(self, request: m.Message) -> list[Peer]:
+        """Counters come from all generations, everything else from the one that serves."""
+        asked = answerers(request)
+        if isinstance(request, m.ShowStats):
+            return [peer for peer in self._peers if peer[0] in asked]
+        return [(process, self._serving if process in GENERATION else 0) for process in asked]
+
+    def handlers(self, peer: Process, index: int = 0) -> dict[type[m.Message], Callable[..., None]]:
         """What `peer` may answer."""
         if peer is Process.LOOKUP:
             return {m.ExplainStep: self._on_part, m.Done: lambda done: self._on_done(peer, done)}
@@ -84,13 +114,15 @@ class Desk:
             m.BytesPart: self._on_part,
             m.QueueRow: self._on_part,
             m.ProcessRow: self._on_part,
-            m.Done: lambda done: self._on_done(peer, done),
+            m.Done: lambda done: self._answered((peer, index), done),
         }
 
     def ask(self, client: Sender, request: m.Message) -> int:
         """Send `request` on; its answers go to `client`. The case's number."""
         number = next(self._numbers) & 0xFFFFFFFF
-        peers = answerers(request)
+        peers = self._reachable(request)
+        if isinstance(request, m.Pause) and request.part == "smtp":
+            self._smtp_paused = request.paused
         self._cases[number] = _Case(client, set(peers), gathers=isinstance(request, m.ShowStats))
         numbered = msgspec.structs.replace(request, client=number)
         for peer in peers:
@@ -112,7 +144,7 @@ class Desk:
             for name, value in counters.values:
                 case.counters[name] = case.counters.get(name, 0) + value
 
-    def _on_done(self, peer: Process, done: m.Done) -> None:
+    def _answered(self, peer: Peer, done: m.Done) -> None:
         case = self._cases.get(done.client)
         if case is None:
             return

@@ -9,6 +9,8 @@ from smtpd_ps.delivery.tls_clients import make_pumps, read_certificate
 from smtpd_ps.runtime.child import Child
 from smtpd_ps.runtime.signer import RemoteSigner
 
+HEARD_SECS = 0.01  # until looking again whether queue has read all
+
 
 def main() -> None:
     """Boot, make TLS contexts while files can be read, be confined, deliver."""
@@ -35,8 +37,16 @@ def main() -> None:
         child.enter_drain()
         delivery.drain()
 
+    def retire(_message: m.Retire) -> None:
+        child.enter_retirement()
+        delivery.retire()
+
     def drained() -> None:
         delivery.outcomes.flush()
+        queue.flush()
+        if queue.pending_bytes:  # queue must hear all outcomes, or it tries again
+            child.loop.call_later(HEARD_SECS, drained)
+            return
         child.parent.send(m.Drained())
 
     delivery.drained = drained
@@ -45,6 +55,7 @@ def main() -> None:
     child.serve(
         {
             m.Drain: drain,
+            m.Retire: retire,
             m.AgentReady: delivery.agents.ready,
             m.AgentRefused: delivery.agent_refused,
             m.LmtpConnected: delivery.dials.connected,

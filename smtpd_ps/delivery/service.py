@@ -25,6 +25,7 @@ from smtpd_ps.runtime.loop import Loop
 
 SWEEP_SECS = 1.0
 DRAIN_SECS = 10.0
+RETIREMENT_SECS = 600.0  # for the mail that an earlier configuration was given
 MAX_DOMAIN = 255  # what a RouteQuery holds
 FOREVER = float("inf")
 LOOP_TEXT = "554 5.4.6 Loop detected"
@@ -59,6 +60,8 @@ class Delivery:
         self._draining = False
         self._done = False
         self._drain_ends = 0.0
+        self._retired_until = 0.0  # 0: it is not
+        self._was_idle = False
 
     def _next_number(self) -> int:
         return next(self._numbers) & 0xFFFFFFFF
@@ -79,6 +82,7 @@ class Delivery:
         self._take(message.job, fd)
 
     def _take(self, job: Job, fd: int) -> None:
+        self._was_idle = False
         action = self._actions.get(job.action)
         if self._draining or action is None:
             if action is None:  # configuration and queue disagree: the mail waits until they do again
@@ -190,9 +194,23 @@ class Delivery:
         self._servers.sweep(now)
         if self._draining:
             self._check_drained()
+        elif self._retired_until:
+            self._check_retired(now)
         self._loop.call_later(SWEEP_SECS, self._sweep)
 
     # The end.
+
+    def retire(self) -> None:
+        """Another delivery has taken over: finish what was given, then drain. What takes too long is drained too."""
+        self._retired_until = self._loop.now() + RETIREMENT_SECS
+
+    def _check_retired(self, now: float) -> None:
+        """Idle through a whole sweep: nothing is on its way from queue any more either."""
+        counts = self.counters()
+        idle = not (counts["mda.envelope"] or counts["mta.envelope"])
+        if (idle and self._was_idle) or now >= self._retired_until:
+            self.drain()
+        self._was_idle = idle
 
     def drain(self) -> None:
         """Finish what is under way; what waits stays with queue, unanswered."""

@@ -27,7 +27,7 @@ def main() -> None:
     except FilesError as error:
         for line in error.errors:
             child.log.error(line)
-        child.fail("tables cannot be used")
+        child.fail(f"tables cannot be used: {'; '.join(error.errors)}")
     except (KeyError, RelayUrlError) as error:
         child.fail(f"settings do not fit together: {error}")
     if missing:

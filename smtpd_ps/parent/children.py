@@ -1,19 +1,19 @@
-"""The core children: started, set up, let go together; the loss of one ends the daemon.
+"""The children of the parent: started in crews, watched one by one, ended.
 
-Runs in the parent; parses only checked messages. Keys is let go first, because smtp and
-delivery prove their certificates with it before they report ready.
+Runs in the parent; parses only checked messages. A crew starts together: control and queue, which
+last as long as the daemon, or a generation (docs/decisions/0004). The loss of a child that was not let
+go ends the daemon, and that of one that is just starting ends its crew.
 """
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.routes import CHILDREN, channel_peers
+from smtpd_ps.contract.routes import LASTING, channel_peers
 from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.runtime.channel import Channel, Handlers
-from smtpd_ps.runtime.frames import close_all
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
 from smtpd_ps.runtime.spawn import describe_exit, spawn
@@ -21,6 +21,7 @@ from smtpd_ps.runtime.spawn import describe_exit, spawn
 READY_TIMEOUT_SECS = 60.0
 EXIT_PATIENCE_SECS = 3.0
 JUDGE_AFTER_SECS = 0.05
+_DRAINED_BY = (Process.SMTP, Process.DELIVERY, Process.QUEUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,122 +31,222 @@ class SetupPlan:
     common: m.Common
     setup: m.Message
     assets: tuple[tuple[m.Asset, str], ...] = ()  # with the path to open
-    listeners: tuple[tuple[m.Listener, socket.socket], ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Child:
     """One running child, as the parent sees it."""
 
     process: Process
     pid: int
-    channel: Channel
+    index: int  # its generation
     plan: SetupPlan
+    channel: Channel = field(init=False)
     ready: bool = False
+    released: bool = False  # it may end
+    released_at: float = 0.0
     lost: bool = False
     reaped: bool = False
     drained: bool = False
-    reason: str = ""  # why its channel closed, "" for a plain end
+    reason: str = ""  # why it failed, or why its channel closed; "" for a plain end
     end: str = ""  # how the process ended
+    on_drained: list[Callable[[], None]] = field(default_factory=list)
+
+    def tell(self, message: m.Message, *fds: int) -> None:
+        """Send a message; to one that is gone it is dropped."""
+        self.channel.send(message, *fds)
+
+    def go(self, listeners: tuple[tuple[m.Listener, int], ...] = ()) -> None:
+        """Let it serve. The descriptors of the listeners are closed once they are sent."""
+        for listener, fd in listeners:
+            self.channel.send(listener, fd)
+        self.channel.send(m.Go())
+        self.channel.flush()
+        self.channel.phase = Phase.RUN
+
+    def retire(self) -> None:
+        """Ask it to take nothing new, and to say Drained when nothing is under way."""
+        self.channel.send(m.Retire())
+        self.channel.flush()
+        self.channel.phase = Phase.DRAIN
+
+    def drain(self, on_drained: Callable[[], None]) -> None:
+        """Ask it to finish what is under way soon; call back when it has (at once if it had before)."""
+        if self.drained:
+            on_drained()
+            return
+        self.on_drained.append(on_drained)
+        self.channel.send(m.Drain())
+        self.channel.flush()
+        self.channel.phase = Phase.DRAIN
+
+
+class Crew:
+    """Children that start together. Keys, where there is one, is let go first: smtp and delivery
+    prove their certificates with it before they are ready.
+
+    `on_ready` is called once all are, keys apart, waiting to be let go; `on_failed` once, with the
+    reason, when that will never be.
+    """
+
+    def __init__(self, index: int, on_ready: Callable[[], None], on_failed: Callable[[str], None]) -> None:
+        self.index = index
+        self.on_ready = on_ready
+        self.on_failed = on_failed
+        self.by_process: dict[Process, Child] = {}
+        self.starting = True
+        self.judging = False
+        self.patience: Timer | None = None
+        # Ends for queue and control, by who is to have it and who is at the other end.
+        self.outer_ends: dict[tuple[Process, Process], socket.socket] = {}
+        self.inner_ends: dict[tuple[Process, Process], socket.socket] = {}
+
+    def make_pairs(self, processes: tuple[Process, ...]) -> None:
+        """A socketpair for every channel within the crew, and from a generation to those that last."""
+        for process in processes:
+            for peer in channel_peers(process):
+                if (process, peer) in self.inner_ends:
+                    continue
+                if peer in processes:
+                    self.inner_ends[process, peer], self.inner_ends[peer, process] = socket.socketpair()
+                elif peer in LASTING:
+                    self.inner_ends[process, peer], self.outer_ends[peer, process] = socket.socketpair()
+
+    def close_ends(self) -> None:
+        """Close the ends that nobody got."""
+        for sock in (*self.inner_ends.values(), *self.outer_ends.values()):
+            sock.close()
+        self.inner_ends.clear()
+        self.outer_ends.clear()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of them are."""
+        return all(child.ready for child in self.by_process.values())
+
+    def started(self) -> None:
+        """It serves from now on."""
+        self.starting = False
+        if self.patience is not None:
+            self.patience.cancel()
 
 
 @dataclass(slots=True)
 class Children:
-    """All core children. `on_serving` is called once all were let go, `on_lost` with a log line."""
+    """All core children. `on_lost` is called with a log line when one that serves is lost."""
 
     loop: Loop
     log: Log
-    handlers: dict[Process, Handlers]
-    on_serving: Callable[[], None]
     on_lost: Callable[[str], None]
-    by_process: dict[Process, Child] = field(default_factory=dict)
+    living: list[Child] = field(default_factory=list)  # the released ones left out
     ending: bool = False
-    serving: bool = False
+    _leaving: list[Child] = field(default_factory=list)
     _judging: bool = False
-    _patience: Timer | None = None
-    _pairs: dict[tuple[Process, Process], socket.socket] = field(default_factory=dict)
-    _draining: dict[Process, Callable[[], None]] = field(default_factory=dict)
 
-    def start(self, plans: dict[Process, SetupPlan]) -> None:
-        """Spawn every child and send each its set-up; keys' Ready lets the others begin."""
-        self._pairs = _make_pairs()
-        self._patience = self.loop.call_later(READY_TIMEOUT_SECS, self._not_ready)
-        for process in CHILDREN:
-            pid, sock = spawn(process, plans[process].common.foreground)
-            self.by_process[process] = Child(process, pid, self._channel(process, sock), plans[process])
-        self._set_up(self.by_process[Process.KEYS])
+    # Starting.
 
-    def _channel(self, process: Process, sock: socket.socket) -> Channel:
-        handlers: dict[type[m.Message], Callable[..., None]] = dict(self.handlers.get(process, {}))
-        handlers[m.Ready] = lambda _message: self._on_ready(process)
-        if process in (Process.SMTP, Process.DELIVERY, Process.QUEUE):
-            handlers[m.Drained] = lambda _message: self._on_drained(process)
-        return Channel(
-            self.loop, sock, Process.PARENT, process, handlers, lambda why: self._on_close(process, why), Phase.SETUP
-        )
+    def start(
+        self, crew: Crew, plans: Mapping[Process, SetupPlan], handlers: Mapping[Process, Handlers], patience_secs: float
+    ) -> None:
+        """Spawn a crew and send each its set-up; keys' Ready lets the others begin. Raises OSError."""
+        crew.patience = self.loop.call_later(patience_secs, lambda: self._not_ready(crew, patience_secs))
+        try:
+            crew.make_pairs(tuple(plans))
+            for process, plan in plans.items():
+                self._spawn(crew, process, plan, handlers.get(process, {}))
+            if Process.KEYS in crew.by_process:
+                self._set_up(crew, crew.by_process[Process.KEYS])
+            else:
+                for child in crew.by_process.values():
+                    self._set_up(crew, child)
+        except OSError:
+            crew.patience.cancel()
+            raise
 
-    def _set_up(self, child: Child) -> None:
-        plan, peers = child.plan, channel_peers(child.process)
+    def _spawn(self, crew: Crew, process: Process, plan: SetupPlan, given: Handlers) -> None:
+        pid, sock = spawn(process, plan.common.foreground)
+        child = Child(process, pid, crew.index, plan)
+        handlers = dict(given)
+        handlers[m.Ready] = lambda _message: self._on_ready(crew, child)
+        handlers[m.Failed] = lambda message: self._on_failed(child, message)
+        if process in _DRAINED_BY:
+            handlers[m.Drained] = lambda _message: self._on_drained(child)
+        child.channel = Channel(
+            self.loop, sock, Process.PARENT, process, handlers, lambda why: self._on_close(crew, child, why),
+            Phase.SETUP,
+        )  # fmt: skip
+        crew.by_process[process] = child
+        self.living.append(child)
+
+    def _set_up(self, crew: Crew, child: Child) -> None:
+        """Raises OSError where a file cannot be opened."""
+        plan = child.plan
+        peers = [peer for process, peer in crew.inner_ends if process is child.process]
         child.channel.send(_with_counts(plan.common, len(peers), len(plan.assets)))
         child.channel.send(plan.setup)
         for peer in peers:
-            end = self._pairs.pop((child.process, peer))
-            child.channel.send(m.PeerChannel(peer), end.detach())
+            child.channel.send(m.PeerChannel(peer), crew.inner_ends.pop((child.process, peer)).detach())
         for asset, path in plan.assets:
+            child.channel.send(asset, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _on_ready(self, crew: Crew, child: Child) -> None:
+        child.ready = True
+        if child.process is Process.KEYS:
+            child.go()
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:  # it was there when the configuration was read
-                self.on_lost(f"{path}: {os.strerror(error.errno or 0)}")
-                return
-            child.channel.send(asset, fd)
+                for other in crew.by_process.values():
+                    if other is not child:
+                        self._set_up(crew, other)
+            except OSError as error:
+                self._fail(crew, reason_of(error))
+        if crew.ready and crew.starting:
+            crew.on_ready()
 
-    def _on_ready(self, process: Process) -> None:
-        self.by_process[process].ready = True
-        if process is Process.KEYS:
-            self._go(self.by_process[Process.KEYS])
-            for child in self.by_process.values():
-                if child.process is not Process.KEYS:
-                    self._set_up(child)
-        elif all(child.ready for child in self.by_process.values()):
-            if self._patience is not None:
-                self._patience.cancel()
-            for child in self.by_process.values():
-                if child.process is not Process.KEYS:
-                    self._go(child)
-            self.serving = True
-            self.on_serving()
+    def _on_failed(self, child: Child, message: m.Failed) -> None:
+        child.reason = message.text
 
-    def _go(self, child: Child) -> None:
-        for listener, sock in child.plan.listeners:
-            child.channel.send(listener, os.dup(sock.fileno()))
-        child.channel.send(m.Go())
-        child.channel.flush()
-        child.channel.phase = Phase.RUN
+    def _not_ready(self, crew: Crew, patience_secs: float) -> None:
+        late = [child.process.title for child in crew.by_process.values() if not child.ready]
+        self._fail(crew, f"not ready after {patience_secs:.0f} s: {', '.join(late)}")
 
-    def _not_ready(self) -> None:
-        late = [child.process.title for child in self.by_process.values() if not child.ready]
-        self.on_lost(f"not ready after {READY_TIMEOUT_SECS:.0f} s: {', '.join(late)}")
+    def _fail(self, crew: Crew, text: str) -> None:
+        if crew.starting:
+            crew.started()
+            crew.on_failed(text)
 
-    def _on_close(self, process: Process, reason: str) -> None:
-        child = self.by_process[process]
+    # Losing.
+
+    def _on_close(self, crew: Crew, child: Child, reason: str) -> None:
         child.lost = True
-        child.reason = reason
-        if not self.ending and not self._judging:
+        child.reason = child.reason or reason
+        if self.ending or child.released:
+            return
+        if crew.starting:
+            if not crew.judging:
+                crew.judging = True
+                self.loop.call_later(JUDGE_AFTER_SECS, lambda: self._judge_crew(crew))
+        elif not self._judging:
             self._judging = True
             self.loop.call_later(JUDGE_AFTER_SECS, self._judge)
 
+    def _judge_crew(self, crew: Crew) -> None:
+        if not self.ending and crew.starting:
+            self._fail(crew, self._verdict(list(crew.by_process.values())))
+
     def _judge(self) -> None:
+        if not self.ending:
+            self.on_lost(self._verdict(self.living))
+
+    def _verdict(self, children: list[Child]) -> str:
         """Name who was lost first: the others only followed, with exit status 0."""
-        if self.ending:
-            return
-        suspects = [child for child in self.by_process.values() if child.lost]
+        suspects = [child for child in children if child.lost]
         for child in suspects:
-            child.end = self._reap(child)
+            child.end = self._end_of(child)
         culprit = min(suspects, key=_innocence)
         how = "; ".join(text for text in (culprit.reason, culprit.end) if text)
-        self.on_lost(f"lost child {culprit.process.title} (pid {culprit.pid}): {how}")
+        return f"lost child {culprit.process.title} (pid {culprit.pid}): {how}"
 
-    def _reap(self, child: Child) -> str:
+    def _end_of(self, child: Child) -> str:
         for _ in range(20):
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
@@ -154,40 +255,54 @@ class Children:
             self.loop.sleep(0.005)
         return "closed its channel"
 
-    def tell(self, process: Process, message: m.Message, *fds: int) -> None:
-        """Send `message` to one child that is there; the descriptors are closed in any case."""
-        child = self.by_process.get(process)
-        if child is not None and not child.lost:
-            child.channel.send(message, *fds)
-        else:
-            close_all(fds)
+    # Letting go.
 
-    def tell_all(self, message: m.Message) -> None:
-        """Send `message` to every child."""
-        for process in CHILDREN:
-            self.tell(process, message)
-
-    def drain(self, process: Process, on_drained: Callable[[], None]) -> None:
-        """Ask one child to finish what is under way; call back when it has (or is gone)."""
-        child = self.by_process[process]
-        self._draining[process] = on_drained
-        child.channel.send(m.Drain())
-        child.channel.flush()
-        child.channel.phase = Phase.DRAIN
-
-    def _on_drained(self, process: Process) -> None:
-        self.by_process[process].drained = True
-        callback = self._draining.pop(process, None)
-        if callback is not None:
+    def _on_drained(self, child: Child) -> None:
+        child.drained = True
+        waiting, child.on_drained = child.on_drained, []
+        for callback in waiting:
             callback()
+
+    def release(self, crew: Crew, kill: bool = False) -> None:
+        """Close a crew's channels, at which its children end; `kill`: those that never served."""
+        crew.started()
+        crew.close_ends()
+        for child in crew.by_process.values():
+            child.released, child.released_at = True, self.loop.now()
+            child.channel.close()
+            if not child.reaped:
+                if kill:
+                    os.kill(child.pid, 9)
+                self._leaving.append(child)
+        self.living = [child for child in self.living if not child.released]
+        self.loop.call_later(EXIT_PATIENCE_SECS, self._hurry_leaving)
+        self.reap()
+
+    def reap(self) -> None:
+        """Collect released children that have ended (after SIGCHLD)."""
+        for child in list(self._leaving):
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                child.reaped = True
+                self._leaving.remove(child)
+                self.log.debug(f"{child.process.title} (pid {child.pid}) of generation {child.index} ended: "
+                               f"{describe_exit(status)}")  # fmt: skip
+
+    def _hurry_leaving(self) -> None:
+        if not self.ending:
+            self.reap()
+            for child in self._leaving:
+                if self.loop.now() - child.released_at >= EXIT_PATIENCE_SECS:
+                    self.log.warning(f"ending {child.process.title} (pid {child.pid}), which does not leave")
+                    os.kill(child.pid, 9)
 
     def end(self) -> None:
         """Close every channel, wait a moment, then end by pid who is still there."""
         self.ending = True
-        for child in self.by_process.values():
+        for child in self.living:
             child.channel.close()
         deadline = self.loop.now() + EXIT_PATIENCE_SECS
-        waiting = [child for child in self.by_process.values() if not child.reaped]
+        waiting = [child for child in (*self.living, *self._leaving) if not child.reaped]
         while waiting:
             for child in list(waiting):
                 if self._gone(child.pid):
@@ -206,6 +321,12 @@ class Children:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
 
 
+def reason_of(error: OSError) -> str:
+    """The path, if it is about one, and what the system says."""
+    text = os.strerror(error.errno or 0) if error.errno else str(error)
+    return f"{error.filename}: {text}" if error.filename else text
+
+
 def _innocence(child: Child) -> int:
     if child.end.startswith("killed"):
         return 0
@@ -217,13 +338,3 @@ def _with_counts(common: m.Common, peers: int, assets: int) -> m.Common:
         common.root, common.uid, common.gid, common.verbose, common.foreground, common.privileged,
         common.user, common.groups, common.writable, peers, assets,
     )  # fmt: skip
-
-
-def _make_pairs() -> dict[tuple[Process, Process], socket.socket]:
-    """A socketpair for every two children that have a route; key: (holder, peer)."""
-    pairs: dict[tuple[Process, Process], socket.socket] = {}
-    for process in CHILDREN:
-        for peer in channel_peers(process):
-            if (process, peer) not in pairs:
-                pairs[process, peer], pairs[peer, process] = socket.socketpair()
-    return pairs

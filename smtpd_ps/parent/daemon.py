@@ -1,20 +1,24 @@
 """The parent: starts everything, then waits. Answers a handful of requests from the children.
 
-Runs as root; parses only checked messages. It never sees bytes of the network, of a message or of
-DNS, and no private key.
+Runs as root; parses only checked messages, and at a reload the configuration. It never sees bytes of
+the network, of a message or of DNS, and no private key.
 """
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import ActionSettings
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.routes import LASTING
+from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.parent.agents import Agents
-from smtpd_ps.parent.children import Children, SetupPlan
-from smtpd_ps.parent.system import SystemAuth, answer_lmtp, system_user
+from smtpd_ps.parent.children import Child, Children, Crew, reason_of
+from smtpd_ps.parent.generation import Generation, Plan
+from smtpd_ps.parent.generations import START_SECS, Generations
+from smtpd_ps.parent.listeners import Listeners
+from smtpd_ps.parent.system import SystemAuth
 from smtpd_ps.parent.tables import TableFiles
 from smtpd_ps.runtime.channel import Handlers
 from smtpd_ps.runtime.log import Log
@@ -22,57 +26,65 @@ from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.runtime.signals import watch_signals
 
 DRAIN_TIMEOUT_SECS = 15.0
-_DRAIN_ORDER = (Process.SMTP, Process.DELIVERY, Process.QUEUE)
 
 
 @dataclass(slots=True)
 class Daemon:
-    """One run of the daemon, from the first fork to the last wait."""
+    """One run of the daemon, from the first fork to the last wait.
+
+    `plan` is of the configuration at the start, `load` makes another at a reload, or raises
+    ReloadRefused; both have prepared `listeners`.
+    """
 
     log: Log
-    plans: dict[Process, SetupPlan]
-    actions: dict[str, ActionSettings]
-    tables: dict[str, str]  # paths of the file tables that lookup uses
-    hostname: str
+    plan: Plan
+    load: Callable[[], Plan]
+    listeners: Listeners
+    control_socket: socket.socket
     privileged: bool
     foreground: bool
     forbidden_users: frozenset[str]
     on_serving: Callable[[], None]
     loop: Loop = field(default_factory=Loop)
     children: Children = field(init=False)
-    agents: Agents = field(init=False)
-    _auth: SystemAuth = field(init=False)
-    _table_files: TableFiles = field(init=False)
+    generations: Generations = field(init=False)
+    _lasting: Crew = field(init=False)
     _exit_code: int = 0
+    _serving: bool = False
     _stopping: bool = False
+    _deferred: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._auth = SystemAuth(self.loop, self.log, lambda reply: self.children.tell(Process.LOOKUP, reply))
-        self.agents = Agents(
-            self.loop, self.log, self.actions, self.hostname, self.privileged, self.foreground,
-            self._answer_delivery, self.forbidden_users,
-        )  # fmt: skip
-        self._table_files = TableFiles(
-            self.log, self.tables, lambda process, message, *fds: self.children.tell(process, message, *fds)
+        self.children = Children(self.loop, self.log, self._lost)
+        self.generations = Generations(
+            self.loop, self.log, self.children, self.listeners, self._make, self.load, self._settled
         )
-        self.children = Children(self.loop, self.log, self._handlers(), self._serving, self._lost)
+        self._lasting = Crew(0, self._lasting_ready, self._lost)
+
+    def _make(
+        self, index: int, plan: Plan, on_ready: Callable[[], None], on_failed: Callable[[str], None]
+    ) -> Generation:
+        crew = Crew(index, on_ready, on_failed)
+        agents = Agents(
+            self.loop, self.log, dict(plan.actions), plan.hostname, self.privileged, self.foreground,
+            lambda message, *fds: crew.by_process[Process.DELIVERY].tell(message, *fds), self.forbidden_users,
+        )  # fmt: skip
+        auth = SystemAuth(self.loop, self.log, lambda reply: crew.by_process[Process.LOOKUP].tell(reply))
+
+        def tell(process: Process, message: m.Message, *fds: int) -> None:
+            (self._child(process) if process in LASTING else crew.by_process[process]).tell(message, *fds)
+
+        return Generation(plan, crew, agents, auth, TableFiles(self.log, plan.tables, tell))
 
     def _handlers(self) -> dict[Process, Handlers]:
         return {
-            Process.LOOKUP: {
-                m.UserQuery: lambda query: self.children.tell(Process.LOOKUP, system_user(query)),
-                m.SystemAuth: self._auth.check,
-                m.TableRead: self._table_files.read,
-            },
-            Process.DELIVERY: {
-                m.AgentStart: self.agents.start,
-                m.LmtpConnect: lambda request: answer_lmtp(self.actions, request, self._answer_delivery),
-            },
             Process.CONTROL: {
-                m.ShowProcesses: self._show_processes,
+                # Processes that are just starting are not yet as their policies say, and have read the tables.
+                m.ShowProcesses: lambda request: self._when_settled(lambda: self._show_processes(request)),
+                m.UpdateTable: lambda request: self._when_settled(lambda: self._update_table(request)),
                 m.SetLog: self._set_log,
+                m.Reload: self._reload,
                 m.Stop: self._stop_requested,
-                m.UpdateTable: self._table_files.update,
             },
         }
 
@@ -80,25 +92,43 @@ class Daemon:
         """Serve until stopped; the exit status."""
         watch_signals(self.loop, (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP), self._signal)
         try:
-            if self._start():
+            lasting = {process: self.plan.children[process] for process in LASTING}
+            try:
+                self.children.start(self._lasting, lasting, self._handlers(), START_SECS)
+                self.generations.start(self.plan, self._ready, self._lost)
+            except OSError as error:
+                self._lost(f"cannot start the processes: {reason_of(error)}")
+            else:
                 self.loop.run()
         finally:
             self.children.end()
-            self.agents.end()
+            self.generations.end_agents()
         self.log.info("stopped" if self._exit_code == 0 else "stopped after a failure")
         return self._exit_code
 
-    def _start(self) -> bool:
-        try:
-            self.children.start(self.plans)
-        except OSError as error:  # no descriptor or no process left
-            self._lost(f"cannot start the processes: {os.strerror(error.errno or 0)}")
-            return False
-        return True
+    # Starting: control and queue are let go when they are ready, the first generation after them.
 
-    def _serving(self) -> None:
+    def _lasting_ready(self) -> None:
+        self._child(Process.CONTROL).go(((m.Listener(0), os.dup(self.control_socket.fileno())),))
+        self._child(Process.QUEUE).go()
+        self._lasting.started()
+        self._ready()
+
+    def _ready(self) -> None:
+        starting = self.generations.starting
+        if self._lasting.starting or starting is None or not starting.crew.ready:
+            return
+        try:
+            self.generations.serve(self._lasting.by_process)
+        except OSError as error:
+            self._lost(f"cannot hand over the listeners: {reason_of(error)}")
+            return
+        self._serving = True
         self.log.info("serving")
         self.on_serving()
+
+    def _child(self, process: Process) -> Child:
+        return self._lasting.by_process[process]
 
     def _lost(self, text: str) -> None:
         self.log.critical(text)
@@ -108,9 +138,10 @@ class Daemon:
     def _signal(self, number: int) -> None:
         match number:
             case signal.SIGCHLD:
-                self.agents.reap()
+                self.generations.reap()
             case signal.SIGHUP:
-                self.log.warning("SIGHUP ignored: reloading the configuration is not supported yet")
+                self.log.info("SIGHUP received")
+                self.generations.reload(self._lasting.by_process, lambda _ok, _text: None)  # the log says it
             case _:
                 self.stop(f"{signal.Signals(number).name} received")
 
@@ -123,40 +154,62 @@ class Daemon:
             return
         self._stopping = True
         self.log.info(f"stopping: {why}")
-        if not self.children.serving:
+        if not self._serving:
             self.loop.stop()
             return
+        self.generations.stop()
         self.loop.call_later(DRAIN_TIMEOUT_SECS, self.loop.stop)
-        self._drain(0)
+        self.generations.drain(Process.SMTP, self._drain_delivery)
 
-    def _drain(self, step: int) -> None:
-        if step == len(_DRAIN_ORDER):
-            self.loop.stop()
-            return
-        self.children.drain(_DRAIN_ORDER[step], lambda: self._drain(step + 1))
+    def _drain_delivery(self) -> None:
+        self.generations.drain(Process.DELIVERY, lambda: self._child(Process.QUEUE).drain(self.loop.stop))
 
     # Requests.
 
-    def _answer_delivery(self, message: m.Message, *fds: int) -> None:
-        child = self.children.by_process[Process.DELIVERY]
-        child.channel.send(message, *fds)
+    def _tell_control(self, message: m.Message) -> None:
+        self._child(Process.CONTROL).tell(message)
 
     def _stop_requested(self, request: m.Stop) -> None:
-        self.children.tell(Process.CONTROL, m.Done(request.client, True, "stopping"))
+        self._tell_control(m.Done(request.client, True, "stopping"))
         self.loop.call_soon(lambda: self.stop("asked by the operator"))
+
+    def _reload(self, request: m.Reload) -> None:
+        self.generations.reload(
+            self._lasting.by_process, lambda ok, text: self._tell_control(m.Done(request.client, ok, text))
+        )
 
     def _set_log(self, request: m.SetLog) -> None:
         self.log.verbose = request.verbose
-        self.children.tell_all(m.LogLevel(request.verbose))
-        self.children.tell(Process.CONTROL, m.Done(request.client, True))
+        for child in self.children.living:
+            if child.channel.phase is not Phase.SETUP:
+                child.tell(m.LogLevel(request.verbose))
+        self._tell_control(m.Done(request.client, True))
+
+    def _when_settled(self, answer: Callable[[], None]) -> None:
+        """Now, or when the reload under way has ended."""
+        if self.generations.busy:
+            self._deferred.append(answer)
+        else:
+            answer()
+
+    def _settled(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for answer in deferred:
+            answer()
+
+    def _update_table(self, request: m.UpdateTable) -> None:
+        current = self.generations.current
+        assert current is not None  # control takes requests from when it serves
+        current.tables.update(request)
 
     def _show_processes(self, request: m.ShowProcesses) -> None:
-        send = self.children.tell
-        rows = [(Process.PARENT, os.getpid(), "root" if self.privileged else "", "")]
-        for child in self.children.by_process.values():
-            rows.append((child.process, child.pid, child.plan.common.user, child.plan.common.root))
-        for pid, agent in self.agents.running.items():
-            rows.append((Process.AGENT, pid, agent.user, ""))
-        for process, pid, user, root in rows:
-            send(Process.CONTROL, m.ProcessRow(request.client, process, 0, pid, user, root, self.privileged))
-        send(Process.CONTROL, m.Done(request.client, True, count=len(rows)))
+        rows = [(Process.PARENT, 0, os.getpid(), "root" if self.privileged else "", "")]
+        for child in self.children.living:
+            common = child.plan.common
+            rows.append((child.process, child.index, child.pid, common.user, common.root))
+        for generation in self.generations.all():
+            for pid, agent in generation.agents.running.items():
+                rows.append((Process.AGENT, generation.index, pid, agent.user, ""))
+        for process, index, pid, user, root in rows:
+            self._tell_control(m.ProcessRow(request.client, process, index, pid, user, root, self.privileged))
+        self._tell_control(m.Done(request.client, True, count=len(rows)))

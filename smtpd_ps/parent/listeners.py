@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Sequence
 
 from smtpd_ps.contract.settings import ListenerSettings
 
@@ -17,6 +18,45 @@ LOOK_AGAIN_SECS = 0.02
 
 class ListenError(Exception):
     """An address cannot be listened on; the text says which and why."""
+
+
+class Listeners:
+    """The listening sockets, kept over reloads: one whose address stays is never closed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int], socket.socket] = {}
+        self._next: dict[tuple[str, int], socket.socket] = {}
+
+    def prepare(self, wanted: Sequence[ListenerSettings], patience_secs: float = 0.0) -> tuple[socket.socket, ...]:
+        """A socket for each, those of new addresses bound. Raises ListenError, having bound none.
+
+        What is prepared takes the place of what is there with `adopt`, or is undone with `abandon`.
+        """
+        self._next = {}
+        try:
+            for one in wanted:
+                key = (one.address, one.port)
+                if key in self._next:
+                    raise ListenError(f"{one.address} port {one.port}: listened on twice")
+                self._next[key] = self._kept.get(key) or bind_listener(one, patience_secs)
+        except ListenError:
+            self.abandon()
+            raise
+        return tuple(self._next.values())
+
+    def adopt(self) -> None:
+        """Close the sockets that are wanted no more."""
+        for key, sock in self._kept.items():
+            if key not in self._next:
+                sock.close()
+        self._kept, self._next = self._next, {}
+
+    def abandon(self) -> None:
+        """Close the sockets that were bound for nothing."""
+        for key, sock in self._next.items():
+            if key not in self._kept:
+                sock.close()
+        self._next = {}
 
 
 def bind_listener(listener: ListenerSettings, patience_secs: float = 0.0) -> socket.socket:

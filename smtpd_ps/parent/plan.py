@@ -1,6 +1,6 @@
 """From a checked configuration to what each child gets: user, root, slice, files, sockets.
 
-Runs in the parent before the first fork; parses nothing.
+Runs in the parent, at the start and at each reload; parses nothing.
 """
 
 import os
@@ -15,7 +15,7 @@ from smtpd_ps.contract.policy import POLICIES
 from smtpd_ps.contract.routes import CHILDREN
 from smtpd_ps.contract.values import Process
 from smtpd_ps.parent.children import SetupPlan
-from smtpd_ps.parent.listeners import bind_listener, bind_unix
+from smtpd_ps.parent.generation import Plan
 from smtpd_ps.parent.options import Options
 
 _SYSTEM_FILES = (m.Asset("resolv.conf", "/etc/resolv.conf"), m.Asset("hosts", "/etc/hosts"))
@@ -58,21 +58,22 @@ def _assets(process: Process, slices: Slices) -> tuple[tuple[m.Asset, str], ...]
     return tuple(assets)
 
 
-def make_plans(
-    slices: Slices, options: Options, paths: StatePaths, bind_patience_secs: float = 0.0
-) -> dict[Process, SetupPlan]:
-    """A plan for every child; listeners are bound here. Raises ListenError, KeyError (no user)."""
+def make_plan(slices: Slices, options: Options, paths: StatePaths, sockets: tuple[socket.socket, ...]) -> Plan:
+    """What a generation and, at the start, queue and control are made from. Raises KeyError (no user).
+
+    `sockets` are those of smtp's listeners, in their order.
+    """
     setups = _setups(slices)
-    plans = {}
-    for process in CHILDREN:
-        listeners: tuple[tuple[m.Listener, socket.socket], ...] = ()
-        if process is Process.SMTP:
-            listeners = tuple(
-                (m.Listener(ls.index), bind_listener(ls, bind_patience_secs)) for ls in slices.smtp.listeners
-            )
-        elif process is Process.CONTROL:
-            listeners = ((m.Listener(0), bind_unix(paths.control_socket, 0o600)),)
-        plans[process] = SetupPlan(
-            _common(process, options, paths), setups[process], _assets(process, slices), listeners
-        )
-    return plans
+    return Plan(
+        children={
+            process: SetupPlan(_common(process, options, paths), setups[process], _assets(process, slices))
+            for process in CHILDREN
+        },
+        actions=slices.actions,
+        tables={asset.name: asset.path for asset in slices.assets if asset.kind == "table"},
+        hostname=slices.smtp.hostname,
+        queue=slices.queue,
+        listeners=tuple(
+            (m.Listener(listener.index), sock) for listener, sock in zip(slices.smtp.listeners, sockets, strict=True)
+        ),
+    )

@@ -51,6 +51,12 @@ class TableFiles:
             self.log.warning(f"table {name} stays as it was: {result.text}")
         self._answer(result.client, result.ok, result.text)
 
+    def end(self) -> None:
+        """This lookup is gone; the one that serves has read all files anew."""
+        waiting, self._waiting = self._waiting, {}
+        for client in waiting:
+            self._answer(client, True, "")
+
     def _answer(self, client: int, ok: bool, text: str) -> None:
         self.tell(Process.CONTROL, m.Done(client, ok, text))
 

@@ -7,12 +7,14 @@ out: one line for each difference, so that a test can break each observable line
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from smtpd_ps.contract.policy import Policy
-from smtpd_ps.contract.routes import CHANNELS
+from smtpd_ps.contract.routes import CHANNELS, LASTING
 from smtpd_ps.contract.values import Process
 
 CAPABILITY_SETS = ("inheritable", "permitted", "effective", "bounding", "ambient")
+_OF_ALL = frozenset({Process.PARENT, *LASTING})  # have to do with every generation
 SECCOMP_NAMES = {0: "none", 1: "strict", 2: "filter"}
 
 
@@ -181,15 +183,17 @@ def kinds(expected: Expected, descriptors: Collection[Descriptor]) -> dict[str, 
 
 def channel_findings(
     seen: Mapping[int, tuple[Process, tuple[Descriptor, ...]]],
+    generations: Mapping[int, int] = MappingProxyType({}),
 ) -> dict[int, tuple[Finding, ...]]:
     """Channels that lead where the contract has no route, by pid.
 
-    `seen` holds every process of the daemon by pid. Only the parent and delivery may have
-    channels to a process that is not among them (an agent that started or ended meanwhile).
+    `seen` holds every process of the daemon by pid, `generations` the generation of each (0 where
+    it is missing). Only the parent and delivery may have channels to a process that is not among
+    them (an agent that started or ended meanwhile).
     """
     owners = {
-        descriptor.inode: process
-        for process, descriptors in seen.values()
+        descriptor.inode: (process, generations.get(pid, 0))
+        for pid, (process, descriptors) in seen.items()
         for descriptor in descriptors
         if descriptor.kind == "channel" and descriptor.inode
     }
@@ -199,12 +203,14 @@ def channel_findings(
         for descriptor in descriptors:
             if descriptor.kind != "channel" or not descriptor.peer:
                 continue
-            other = owners.get(descriptor.peer)
+            other, generation = owners.get(descriptor.peer, (None, 0))
             if other is None:
                 if process not in (Process.PARENT, Process.DELIVERY):
                     found.append(Finding("channels", f"{descriptor.number} leads to a process unknown to the parent"))
             elif not may_share(process, other):
                 found.append(Finding("channels", f"{descriptor.number} leads to {other.title}, which has no route"))
+            elif generation != generations.get(pid, 0) and not {process, other} & _OF_ALL:
+                found.append(Finding("channels", f"{descriptor.number} leads to {other.title} of another generation"))
         if found:
             out[pid] = tuple(found)
     return out

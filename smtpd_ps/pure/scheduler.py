@@ -83,6 +83,10 @@ class Scheduler:
         self.inflight_bytes = 0
         self.ready_tickets = 0
 
+    def limit(self, limits: Limits) -> None:
+        """Other limits from now on; what is under way stays so."""
+        self._limits = limits
+
     def offer(self, ticket: Ticket, now_ms: int) -> None:
         """Take a ticket into the window."""
         if ticket.due_ms > now_ms:

@@ -6,6 +6,7 @@ from pathlib import Path
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Process
 from smtpd_ps.queue.core import Queue
+from smtpd_ps.queue.generations import Generations
 from smtpd_ps.queue.reserve import Reserve
 from smtpd_ps.queue.shared import Peers, Shared
 from smtpd_ps.queue.spool import RESERVE, open_spool
@@ -32,20 +33,22 @@ def main() -> None:
         lambda: time.time_ns() // 1_000_000, child.fail, Reserve(directory / RESERVE),
     )  # fmt: skip
     queue = Queue(shared)
-    peers.smtp = {0: child.channel(Process.SMTP, queue.smtp_handlers(0))}
-    peers.lookup = child.channel(Process.LOOKUP, queue.lookup_handlers())
-    peers.delivery = child.channel(Process.DELIVERY, queue.delivery_handlers())
+    peers.smtp = {}
     peers.control = child.channel(Process.CONTROL, queue.control_handlers())
-    try:
-        queue.start()
-    except (StoreError, OSError) as error:
-        child.fail(f"cannot read the spool: {error}")
+
+    def begin() -> None:
+        try:
+            queue.start()
+        except (StoreError, OSError) as error:
+            child.fail(f"cannot read the spool: {error}")
+
+    generations = Generations(queue, shared, child.join, begin)
 
     def drain(_message: m.Drain) -> None:
         child.enter_drain()
         queue.drain(lambda: child.parent.send(m.Drained()))
 
-    child.serve({m.Drain: drain})
+    child.serve({m.Drain: drain, m.NewPeer: generations.new_peer, m.QueueReload: generations.reload})
     try:
         store.close()
     except StoreError as error:  # what was committed is in the log of the database

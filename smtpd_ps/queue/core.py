@@ -6,6 +6,8 @@ Runs in queue. Handlers only collect; the turn's end commits, reads what is due,
 from collections.abc import Callable, Mapping
 
 from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.settings import QueueSettings
+from smtpd_ps.contract.values import Process
 from smtpd_ps.queue.desk import Desk
 from smtpd_ps.queue.dispatch import Dispatcher
 from smtpd_ps.queue.group import Committer
@@ -76,12 +78,16 @@ class Queue:
     def _all(self, handlers: Mapping[type[m.Message], Callable[..., None]]) -> Handlers:
         return {kind: self._guarded(handler) for kind, handler in handlers.items()}
 
-    def lookup_handlers(self) -> Handlers:
-        """What lookup says."""
-        return self._all({m.RcptAccept: self.intake.rcpt_accept, m.BounceRoute: self.notices.bounce_route})
+    def lookup_handlers(self, index: int = 0) -> Handlers:
+        """What lookup of generation `index` says."""
+        intake, notices = self.intake, self.notices
+        return self._all({
+            m.RcptAccept: lambda message: intake.rcpt_accept(index, message),
+            m.BounceRoute: lambda message: notices.bounce_route(index, message),
+        })  # fmt: skip
 
     def smtp_handlers(self, index: int) -> Handlers:
-        """What smtp number `index` says."""
+        """What smtp of generation `index` says."""
         intake = self.intake
         return self._all({
             m.Commit: lambda message: intake.commit(index, message),
@@ -90,9 +96,10 @@ class Queue:
             m.Abort: lambda message: intake.abort(index, message),
         })  # fmt: skip
 
-    def delivery_handlers(self) -> Handlers:
-        """What delivery says."""
-        return self._all({m.Outcome: self.dispatcher.outcome})
+    def delivery_handlers(self, index: int = 0) -> Handlers:
+        """What delivery of generation `index` says."""
+        dispatcher = self.dispatcher
+        return self._all({m.Outcome: lambda message: dispatcher.outcome(index, message)})
 
     def control_handlers(self) -> Handlers:
         """What the operator asks."""
@@ -102,6 +109,25 @@ class Queue:
             m.Schedule: desk.schedule, m.Remove: desk.remove, m.Pause: desk.pause,
             m.ShowStats: desk.show_stats, m.ShowStatus: desk.show_status,
         })  # fmt: skip
+
+    # Generations.
+
+    def configure(self, settings: QueueSettings) -> None:
+        """Other settings from now on: what waits takes its action's new definition."""
+        self._s.configure(settings)
+        self.window.plan_anew()
+        self.wake()
+
+    def forget(self, process: Process, index: int) -> None:
+        """A process of an old generation has left, all its work done or never begun."""
+        match process:
+            case Process.SMTP:
+                self.intake.leave(index)
+            case Process.LOOKUP:
+                self.notices.ask_again(index)
+            case Process.DELIVERY:
+                self.dispatcher.take_back(index)
+        self.wake()
 
     # The end of a turn.
 

@@ -12,7 +12,7 @@ from smtpd_ps.pure.scheduler import Ticket
 from smtpd_ps.pure.scheduler_times import warnings_due
 from smtpd_ps.queue.group import Committer
 from smtpd_ps.queue.notices import Notices
-from smtpd_ps.queue.shared import Shared, Violation
+from smtpd_ps.queue.shared import ACTION_GONE, Shared, Violation
 from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredEnvelope
 from smtpd_ps.queue.window import Held, Window
@@ -78,7 +78,7 @@ class Dispatcher:
             elif stored.envelope.action not in self._s.actions:
                 self._s.log.warning(f"evpid={envelope_id_text(evpid)} names action {stored.envelope.action!r},"
                                     " which is configured no more")  # fmt: skip
-                self._try_later(held, evpid, stored, "4.3.5 Action is configured no more", now_ms)
+                self._try_later(held, evpid, stored, ACTION_GONE, now_ms)
             else:
                 continue
             ticket.evpids.remove(evpid)
@@ -107,12 +107,12 @@ class Dispatcher:
                 message.envelopes[evpid].due_ms = now_ms + POSTPONE_MS
             self._committer.touch(held)
             return
-        envelopes, flights = message.envelopes, self._window.flights
+        envelopes, flights, generation = message.envelopes, self._window.flights, self._s.peers.generation
         recipients = []
         for evpid in ticket.evpids:
             envelope = envelopes[evpid].envelope
             recipients.append(Recipient(evpid, envelope.rcpt, envelope.dest, envelope.user, envelope.dsn))
-            flights[evpid] = (held, ticket)
+            flights[evpid] = (held, ticket, generation)
         job = Job(
             message.msgid, envelope.action, envelope.sender, tuple(recipients), message.created_ms // 1000,
             message.size_bytes, message.eight_bit, body,
@@ -138,14 +138,14 @@ class Dispatcher:
 
     # In.
 
-    def outcome(self, message: m.Outcome) -> None:
-        """Answers of delivery."""
+    def outcome(self, generation: int, message: m.Outcome) -> None:
+        """Answers of delivery of a generation."""
         now_ms = self._s.now_ms()
         for result in message.results:
             flight = self._window.flights.pop(result.evpid, None)
-            if flight is None:
+            if flight is None or flight[2] != generation:
                 raise Violation(f"delivery: Outcome of an envelope it does not have: {result.evpid:016x}")
-            held, ticket = flight
+            held, ticket, _generation = flight
             self._s.scheduler.answered(ticket)
             self._s.counters.delivery(result.status)
             stored = held.message.envelopes.get(result.evpid)
@@ -153,6 +153,17 @@ class Dispatcher:
                 continue  # removed or quarantined meanwhile
             self._apply(held, stored, result, now_ms)
         self._s.counters.inflight = len(self._window.flights)
+
+    def take_back(self, generation: int) -> None:
+        """Delivery of an old generation has left: what it had and did not answer, it did not begin."""
+        flights = self._window.flights
+        for evpid in [evpid for evpid, flight in flights.items() if flight[2] == generation]:
+            held, ticket, _generation = flights.pop(evpid)
+            self._s.scheduler.answered(ticket)
+            if not held.gone:
+                held.live.discard(evpid)
+                self._committer.touch(held)  # which plans it anew
+        self._s.counters.inflight = len(flights)
 
     def _apply(self, held: Held, stored: StoredEnvelope, result: Result, now_ms: int) -> None:
         evpid = result.evpid

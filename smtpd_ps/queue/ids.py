@@ -97,6 +97,12 @@ class Lessee:
         else:
             self._blocks[first] = used
 
+    def give_back(self) -> None:
+        """Whoever had them is gone: void all blocks. Ids that were used are in the store, or free again."""
+        for first in self._blocks:
+            self._space.void(first)
+        self._blocks.clear()
+
     def forgo(self) -> None:
         """An id was used for a transaction that came to nothing; which one, nobody says."""
         self.left -= 1

@@ -48,8 +48,21 @@ class Intake:
         """Give every smtp process its first ids."""
         self._smtp = self._s.peers.smtp
         for index in self._smtp:
-            self._lessees[index] = Lessee(self._s.ids)
-            self._lease(index)
+            self.join(index)
+
+    def join(self, index: int) -> None:
+        """Give one smtp process its first ids."""
+        self._lessees[index] = Lessee(self._s.ids)
+        self._lease(index)
+
+    def leave(self, index: int) -> None:
+        """An smtp process has left: forget its transactions, and its ids."""
+        self._smtp.pop(index, None)
+        lessee = self._lessees.pop(index, None)
+        if lessee is not None:
+            lessee.give_back()
+        for key in [key for key in self._open if key[0] >> 56 == index]:
+            self._drop_file(self._open.pop(key))
 
     @property
     def idle(self) -> bool:
@@ -77,12 +90,12 @@ class Intake:
 
     # From lookup.
 
-    def rcpt_accept(self, message: m.RcptAccept) -> None:
-        """Envelopes of one more recipient."""
+    def rcpt_accept(self, generation: int, message: m.RcptAccept) -> None:
+        """Envelopes of one more recipient, from lookup of a generation."""
         index = message.session >> 56
         channel = self._smtp.get(index)
-        if channel is None:
-            raise Violation(f"lookup: RcptAccept for a session of no smtp process ({index})")
+        if index != generation or channel is None:
+            raise Violation(f"lookup {generation}: RcptAccept for a session of no smtp process of its own ({index})")
         key = (message.session, message.transaction)
         transaction = self._open.get(key)
         code, text = 250, RCPT_OK
@@ -186,11 +199,15 @@ class Intake:
     def abort(self, index: int, message: m.Abort) -> None:
         """The transaction came to nothing."""
         transaction = self._open.pop((message.session, message.transaction), None)
-        if transaction is not None and transaction.file_msgid:
+        if transaction is not None:
+            self._drop_file(transaction)
+        if transaction is None or not transaction.id_used:
+            self._lessees[index].forgo()
+            self._lease(index)
+
+    def _drop_file(self, transaction: _Transaction) -> None:
+        if transaction.file_msgid:
             try:
                 self._s.bodies.remove(transaction.file_msgid)
             except OSError as error:  # swept at the next start
                 self._s.log.warning(f"body {message_id_text(transaction.file_msgid)} not removed: {error}")
-        if transaction is None or not transaction.id_used:
-            self._lessees[index].forgo()
-            self._lease(index)

@@ -43,7 +43,7 @@ class Notices:
     def __init__(self, shared: Shared) -> None:
         self._s = shared
         self._collecting: dict[_Collected, tuple[Held, list[int]]] = {}
-        self._asked: dict[int, tuple[Held, NoticeAction, list[int]]] = {}
+        self._asked: dict[int, tuple[Held, NoticeAction, list[int], int]] = {}  # the last: lookup's generation
         self._query = 0
 
     def connect(self, window: Window, committer: Committer) -> None:
@@ -109,18 +109,26 @@ class Notices:
             self._query = (self._query + 1) & 0xFFFFFFFF
             self._s.counters.bounce_queries += 1
             some = here[at : at + NOTICE_RECIPIENTS]
-            self._asked[self._query] = (held, key[1], some)
+            self._asked[self._query] = (held, key[1], some, self._s.peers.generation)
             sender = held.message.envelopes[some[0]].envelope.sender
             self._s.peers.lookup.send(m.BounceQuery(self._query, sender))
 
+    def ask_again(self, generation: int) -> None:
+        """Lookup of an old generation has left: ask the one that serves what it did not answer."""
+        for query in [query for query, asked in self._asked.items() if asked[3] == generation]:
+            held, action, evpids, _generation = self._asked.pop(query)
+            for evpid in evpids:
+                if evpid in held.message.envelopes:
+                    self._collect(held, evpid, action, 0)
+
     # Routed.
 
-    def bounce_route(self, message: m.BounceRoute) -> None:
-        """Lookup's answer."""
+    def bounce_route(self, generation: int, message: m.BounceRoute) -> None:
+        """The answer of lookup of a generation."""
         asked = self._asked.pop(message.query, None)
-        if asked is None:
+        if asked is None or asked[3] != generation:
             raise Violation(f"lookup: BounceRoute without a query ({message.query})")
-        held, action, evpids = asked
+        held, action, evpids, _generation = asked
         if action == "delayed" and held.gone:
             held = self._found(held.message.msgid) or held  # it left memory meanwhile
             self._committer.touch(held)

@@ -23,6 +23,9 @@ ROUTE_ENVELOPES = 500
 INFLIGHT_BYTES = 32 * 1024 * 1024
 
 
+ACTION_GONE = "4.3.5 Action is configured no more"
+
+
 class Violation(Exception):
     """A peer said what it may not say; it ends the daemon."""
 
@@ -43,6 +46,7 @@ class Peers:
     lookup: Sender
     delivery: Sender
     control: Sender
+    generation: int = 0  # of lookup and delivery here; smtp's are by generation
 
 
 class Timers(Protocol):
@@ -95,7 +99,19 @@ class Shared:
     def __post_init__(self) -> None:
         self.ids = IdSpace(self.store.any_in)
         self.own_ids = OwnIds(self.ids)
-        self.scheduler = Scheduler(Limits(self.settings.max_inflight, ROUTE_ENVELOPES, INFLIGHT_BYTES))
+        self.scheduler = Scheduler(self._limits())
+        self._read_settings()
+
+    def configure(self, settings: QueueSettings) -> None:
+        """Other settings from now on. What was planned with the old ones is to be planned anew."""
+        self.settings = settings
+        self.scheduler.limit(self._limits())
+        self._read_settings()
+
+    def _limits(self) -> Limits:
+        return Limits(self.settings.max_inflight, ROUTE_ENVELOPES, INFLIGHT_BYTES)
+
+    def _read_settings(self) -> None:
         self.actions = {action.name: action for action in self.settings.actions}
         self.curves = {a.name: curve(self.settings, a.shape, a.ttl_secs) for a in self.settings.actions}
         self._local = curve(self.settings, "agent", 0)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Notify, envelope_id_text, message_id_text
-from smtpd_ps.queue.shared import Shared
+from smtpd_ps.queue.shared import ACTION_GONE, Shared
 from smtpd_ps.queue.store.records import EnvelopeState, StoredEnvelope, StoredMessage
 
 
@@ -42,8 +42,14 @@ def queue_row(
         client, evpid, _family(envelope.client.address), _kind(shared, stored), _flags(stored),
         envelope.sender, envelope.rcpt, envelope.dest, message.created_ms // 1000, expires_ms // 1000,
         stored.last_try_ms // 1000, stored.tries, "inflight" if flying else "pending",
-        0 if flying else max(0, stored.due_ms - now_ms) // 1000, stored.text,
+        0 if flying else max(0, stored.due_ms - now_ms) // 1000, _error(shared, stored, flying),
     )  # fmt: skip
+
+
+def _error(shared: Shared, stored: StoredEnvelope, flying: bool) -> str:
+    """What keeps it here. That no action delivers it any more is said at once, not at its next try."""
+    waits = stored.state is EnvelopeState.PENDING and not flying
+    return ACTION_GONE if waits and stored.envelope.action not in shared.actions else stored.text
 
 
 def _notify(value: int) -> str:

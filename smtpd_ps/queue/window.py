@@ -41,16 +41,20 @@ class Window:
     def __init__(self, shared: Shared, notify: Notify) -> None:
         self._s = shared
         self._notify = notify
-        self._bound = max(2 * shared.settings.max_inflight, 1000)
+        self._bound = self._room_for(shared.settings.max_inflight)
         self._bodies: dict[int, bytes] = {}
         self._body_bytes = 0
         self.held: dict[int, Held] = {}
-        self.flights: dict[int, tuple[Held, Ticket]] = {}  # envelopes that delivery has
+        self.flights: dict[int, tuple[Held, Ticket, int]] = {}  # envelopes that delivery has, of which generation
         self._envelopes = 0
         self._overflow = True  # more may be due in the store: at the start, all
         self._refilling = False
         self._after: Due | None = None  # where the refill under way has got to
         self._store_due_ms: int | None = None  # when the next message becomes due that is not here
+
+    @staticmethod
+    def _room_for(max_inflight: int) -> int:
+        return max(2 * max_inflight, 1000)
 
     @property
     def full(self) -> bool:
@@ -105,6 +109,14 @@ class Window:
                 ticket = Ticket(message.msgid, key, evpids[at : at + JOB_RECIPIENTS], cost_bytes, due_ms)
                 held.tickets.append(ticket)
                 self._s.scheduler.offer(ticket, now_ms)
+
+    def plan_anew(self) -> None:
+        """The settings changed, and with them routes and limits: make the tickets of all that waits again."""
+        self._bound = self._room_for(self._s.settings.max_inflight)
+        for held in list(self.held.values()):
+            self.unplan(held, lambda _evpid: True)
+            if not held.gone:
+                self.plan(held)
 
     # Out.
 

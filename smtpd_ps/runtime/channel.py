@@ -28,14 +28,15 @@ MAX_FDS = 16
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
-def receive(sock: socket.socket, takes_fds: bool) -> tuple[bytes, list[int]]:
+def receive(sock: socket.socket, takes_fds: bool, most_bytes: int = READ_BYTES) -> tuple[bytes, list[int]]:
     """Read once: bytes (empty at the end) and the descriptors that came along.
 
     Raises ContractViolation when the kernel had to drop descriptors, OSError as recv does.
     """
     if not takes_fds:
-        return bytes(_view[: sock.recv_into(_buffer)]), []
-    size, ancillary, flags, _address = sock.recvmsg_into([_buffer], _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+        return bytes(_view[: sock.recv_into(_buffer, most_bytes)]), []
+    into = _buffer if most_bytes == READ_BYTES else _view[:most_bytes]
+    size, ancillary, flags, _address = sock.recvmsg_into([into], _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
     data = bytes(_view[:size])
     if not ancillary and not flags & socket.MSG_CTRUNC:
         return data, []
@@ -217,6 +218,7 @@ class Channel:
 class BlockingChannel:
     """One end of a channel before there is a loop: set-up, and the signing requests.
 
+    It reads a message at a time and not a byte further: what follows Go is for the Channel that takes over.
     `timeout_secs` bounds every wait; TimeoutError is raised when it passes.
     """
 
@@ -244,7 +246,7 @@ class BlockingChannel:
     def receive(self) -> Received:
         """The next message with its descriptors. Raises ContractViolation, EOFError, OSError."""
         while not self._ready:
-            data, fds = receive(self.sock, True)
+            data, fds = receive(self.sock, True, min(self._reader.missing_bytes, READ_BYTES))
             if not data:
                 close_all(fds)
                 raise EOFError(f"{self.peer.title} closed the channel")

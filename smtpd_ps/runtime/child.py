@@ -24,12 +24,13 @@ from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.runtime.channel import BlockingChannel, Channel, Handlers
 from smtpd_ps.runtime.codec import ContractViolation
 from smtpd_ps.runtime.late_imports import watch_imports
-from smtpd_ps.runtime.log import Log
+from smtpd_ps.runtime.log import Log, escape
 from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.runtime.title import set_title
 
 PARENT_FD = 3
 SETUP_TIMEOUT_SECS = 60.0
+MAX_FAILURE = 1024  # characters of the reason that the parent hears
 EXIT_VIOLATION = 70  # EX_SOFTWARE
 EXIT_FAILED = 71  # EX_OSERR
 
@@ -60,6 +61,8 @@ class Child:
         self.channels: dict[Process, Channel] = {}
         self._boot_channel = channel
         self._draining = False
+        self._serving = False  # let go
+        self._joined: set[Channel] = set()
 
     @classmethod
     def boot(cls, process: Process) -> "Child":
@@ -124,6 +127,7 @@ class Child:
                 case m.Listener():
                     self.listeners.append((message, socket.socket(fileno=fds[0])))
                 case m.Go():
+                    self._serving = True
                     return
                 case _:
                     raise ContractViolation(f"{type(message).__name__} before Go")
@@ -132,6 +136,20 @@ class Child:
         """The channel to `peer`. Its loss ends this process: half-alive separation hides attacks."""
         made = Channel(self.loop, self.peers[peer], self.process, peer, handlers, lambda why: self._lost(peer, why))
         self.channels[peer] = made
+        return made
+
+    def join(self, peer: Process, fd: int, handlers: Handlers, on_gone: Callable[[], bool]) -> Channel:
+        """A channel that came at run time (NewPeer). `on_gone` hears that the peer left without a
+        violation, and says whether this process can go on.
+        """
+
+        def lost(reason: str) -> None:
+            self._joined.discard(made)
+            if reason or not on_gone():
+                self._lost(peer, reason)
+
+        made = Channel(self.loop, socket.socket(fileno=fd), self.process, peer, handlers, lost)
+        self._joined.add(made)
         return made
 
     def serve(self, parent_handlers: Handlers, on_parent: Callable[[Channel], None] | None = None) -> None:
@@ -160,8 +178,12 @@ class Child:
     def enter_drain(self) -> None:
         """All channels enter the DRAIN phase: loss of a peer is expected from now on."""
         self._draining = True
-        for made in self.channels.values():
+        for made in (*self.channels.values(), *self._joined):
             made.phase = Phase.DRAIN
+
+    def enter_retirement(self) -> None:
+        """The parent wants to hear Drained some time. The peers stay, and their loss ends this process."""
+        self.parent.phase = Phase.DRAIN
 
     def _log_level(self, message: m.LogLevel) -> None:
         self.log.verbose = message.verbose
@@ -175,6 +197,11 @@ class Child:
         self.loop.stop()  # the peer died; the parent names it and stops everything
 
     def fail(self, text: str, code: int = EXIT_FAILED) -> NoReturn:
-        """Log why and end this process; the parent then stops the daemon."""
+        """Log why and end this process; the parent then stops the daemon, or what it has just started."""
         self.log.critical(text)
+        if not self._serving and self.process is not Process.AGENT:
+            try:
+                self._boot_channel.send(m.Failed(escape(text)[:MAX_FAILURE]))
+            except (ContractViolation, OSError) as error:
+                self.log.debug(f"cannot tell the parent: {error}")
         os._exit(code)

@@ -80,6 +80,15 @@ class FrameReader:
         """Whether nothing is half received."""
         return not self._buffer and not self._fds
 
+    @property
+    def missing_bytes(self) -> int:
+        """How much of the frame under way, or of its header, is still to come; at least 1."""
+        have = len(self._buffer)
+        if have < HEADER_BYTES:
+            return HEADER_BYTES - have
+        _number, length, _peer, _pid = HEADER.unpack_from(self._buffer)
+        return int(length & ~FD_MARK) - have
+
     def feed(self, data: bytes, fds: list[int] | None = None) -> list[Received]:
         """Take bytes (and descriptors received with them); return the messages now complete."""
         if fds:

@@ -34,7 +34,12 @@ def main() -> None:
         child.enter_drain()
         server.drain(lambda: child.parent.send(m.Drained()))
 
-    child.serve({m.Drain: drain})
+    def retire(_message: m.Retire) -> None:
+        child.enter_retirement()
+        server.retire(lambda: child.parent.send(m.Drained()))
+        child.parent.send(m.Retired())
+
+    child.serve({m.Drain: drain, m.Retire: retire})
 
 
 if __name__ == "__main__":

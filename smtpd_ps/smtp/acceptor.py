@@ -42,6 +42,12 @@ class Acceptor:
         self._open = False
         self._loop.read_off(self._sock.fileno())
 
+    def finish(self) -> None:
+        """Take whoever has connected already, and stop listening."""
+        if self._open:
+            self._accept()
+        self.close()
+
     def close(self) -> None:
         """Stop listening."""
         self.pause()

@@ -22,6 +22,7 @@ from smtpd_ps.smtp.outside import Clock, MessageIds, Randomness
 
 TICK_SECS = 5.0
 FINISH_SECS = 10.0  # for messages that are being received when the daemon stops
+RETIREMENT_SECS = 600.0  # for the sessions of an earlier configuration
 LEAVE_SECS = 2.0  # then, for the last replies to be read
 CONGESTED_BYTES = 8 << 20  # unsent to queue
 LOOK_AGAIN_SECS = 0.02
@@ -94,6 +95,7 @@ class SmtpServer:
         self._started = False
         self._queue_is_ready = False
         self._drained: Callable[[], None] | None = None
+        self._draining = False
 
     # Listening.
 
@@ -315,11 +317,27 @@ class SmtpServer:
         self._open_when_ready()
         self.control.send(m.Done(message.client, True))
 
-    # Stopping.
+    # Retiring and stopping.
+
+    def retire(self, drained: Callable[[], None]) -> None:
+        """Another smtp process has taken over: keep the sessions there are, and call `drained` when the
+        last has ended. One that stays too long is ended as if the daemon stopped.
+        """
+        self._drained = drained
+        for acceptor in self._acceptors:
+            acceptor.finish()
+        self._acceptors.clear()
+        self.loop.call_later(RETIREMENT_SECS, self._end_retirement)
+        self._see_whether_drained()
+
+    def _end_retirement(self) -> None:
+        if self._drained is not None and not self._draining:
+            self.drain(self._drained)
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no new client and no new message, let messages under way finish, then call `drained`."""
         self._drained = drained
+        self._draining = True
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()

@@ -23,7 +23,7 @@ def test_all_of_a_turn_is_one_sync(rig):
     """Messages that arrive in one turn are one transaction."""
     before = rig.shared.counters.syncs
     for number in range(50):
-        rig.queue.intake.rcpt_accept(m.RcptAccept(7, 1000 + number, 1, (envelope(),)))
+        rig.queue.intake.rcpt_accept(0, m.RcptAccept(7, 1000 + number, 1, (envelope(),)))
         rig.queue.intake.commit(0, m.Commit(7, 1000 + number, rig.ids.pop(0), False, BODY))
     rig.timers.turn()
     assert len(rig.smtp.take(m.Committed)) == 50
@@ -64,7 +64,7 @@ def test_recipients_of_one_route_share_a_job_and_others_do_not(rig):
 def test_jobs_are_batched_within_bounds(rig):
     """At most 64 jobs a Deliver, and a frame stays near 1 MiB."""
     for number in range(100):
-        rig.queue.intake.rcpt_accept(m.RcptAccept(7, 1000 + number, 1, (envelope(),)))
+        rig.queue.intake.rcpt_accept(0, m.RcptAccept(7, 1000 + number, 1, (envelope(),)))
         rig.queue.intake.commit(0, m.Commit(7, 1000 + number, rig.ids.pop(0), False, b"x" * 60_000))
     rig.timers.turn()
     delivers = rig.delivery.take(m.Deliver)
@@ -130,7 +130,7 @@ def test_the_bound_of_the_window_holds_and_nothing_is_forgotten(rigs, tmp_path):
     for number in range(2500):
         if not rig.ids:
             rig.ids = [one for lease in rig.smtp.take(m.IdLease) for one in lease.ids]
-        rig.queue.intake.rcpt_accept(m.RcptAccept(7, 1 + number, 1, (envelope(f"u@d{number % 7}.example"),)))
+        rig.queue.intake.rcpt_accept(0, m.RcptAccept(7, 1 + number, 1, (envelope(f"u@d{number % 7}.example"),)))
         rig.queue.intake.commit(0, m.Commit(7, 1 + number, rig.ids.pop(0), False, BODY))
         if number % 500 == 499:
             rig.timers.turn()
