@@ -80,6 +80,41 @@ def test_counters_are_gathered_from_all(desk: Desk) -> None:
     assert {"count.0", "count.1", "count.2", "control.session", "uptime"} == set(dict(counters.values))
 
 
+def test_orders_go_to_the_generation_that_serves_and_counters_come_from_all(desk: Desk) -> None:
+    """After a reload the old smtp still counts its sessions, and only the new one is paused."""
+    old, new, queue, client = Sink(), Sink(), Sink(), Sink()
+    desk.attach(Process.QUEUE, queue)
+    for peer in (Process.SMTP, Process.DELIVERY):
+        desk.attach(peer, old)
+        desk.attach(peer, new, 1)
+    desk.serve(1)
+    desk.ask(client, m.Pause(0, "smtp", True))
+    assert [type(message) for message in new.got] == [m.Pause] and old.got == []
+    number = desk.ask(client, m.ShowStats(0))
+    assert len(old.got) == 2
+    for peer, index in ((Process.QUEUE, 0), (Process.SMTP, 1), (Process.DELIVERY, 0), (Process.DELIVERY, 1)):
+        desk.handlers(peer, index)[m.Done](m.Done(number, True))
+    assert client.got == []
+    assert desk.detach(Process.SMTP, 0), "an old process that leaves is not waited for"
+    assert [type(message) for message in client.got] == [m.Counters, m.Done]
+    assert not desk.detach(Process.SMTP, 1), "the one that serves may not leave"
+
+
+def test_a_new_smtp_starts_as_paused_as_the_old_one(desk: Desk) -> None:
+    """A reload does not undo `smtpctl_ps pause smtp`."""
+    desk.attach(Process.SMTP, Sink())
+    desk.ask(Sink(), m.Pause(0, "smtp", True))
+    new = Sink()
+    desk.attach(Process.SMTP, new, 1)
+    assert new.got == [m.Pause(0, "smtp", True)]
+    desk.serve(1)
+    desk.handlers(Process.SMTP, 1)[m.Done](m.Done(0, True))
+    desk.ask(Sink(), m.Pause(0, "smtp", False))
+    newer = Sink()
+    desk.attach(Process.SMTP, newer, 2)
+    assert newer.got == []
+
+
 def test_one_failure_fails_the_whole(desk: Desk) -> None:
     """If one of several processes refuses, the operator hears it."""
     client = Sink()

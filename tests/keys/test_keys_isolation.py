@@ -33,6 +33,10 @@ class Keys:
     smtp: socket.socket
 
 
+class KeysFailed(Exception):
+    """What keys said before it ended."""
+
+
 def start_keys(pairs: dict[str, tuple[bytes, bytes]], folder: Path) -> Keys:
     """Run the real main, unprivileged, with these chains and keys; it is serving when this returns."""
     ours, theirs = socket.socketpair()
@@ -62,6 +66,8 @@ def start_keys(pairs: dict[str, tuple[bytes, bytes]], folder: Path) -> Keys:
                 parent.send(m.Asset(kind, name), file.fileno())  # type: ignore[arg-type]
     try:
         ready, _ = parent.receive()
+        if isinstance(ready, m.Failed):
+            raise KeysFailed(ready.text)
         assert isinstance(ready, m.Ready)
         parent.send(m.Go())
     except BaseException:
@@ -197,10 +203,11 @@ def test_every_form_of_key_file(tmp_path: Path, name: str, form: object) -> None
 
 
 def test_a_pair_that_does_not_match_stops_keys(tmp_path: Path) -> None:
-    """A key of another certificate: keys ends, and the log names the file."""
-    with pytest.raises(EOFError):
+    """A key of another certificate: keys ends, and the log and the parent hear the file's name."""
+    text = "pki one: one.key: the private key does not belong to the certificate"
+    with pytest.raises(KeysFailed, match=f"^{text}$"):
         start_keys({"one": (certificate(rsa_key(), "a.example"), key_pem(ec_key()))}, tmp_path)
-    assert "pki one: one.key: the private key does not belong to the certificate" in (tmp_path / "keys.log").read_text()
+    assert text in (tmp_path / "keys.log").read_text()
 
 
 def test_a_violation_ends_keys(tmp_path: Path) -> None:

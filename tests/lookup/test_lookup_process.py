@@ -85,6 +85,10 @@ def test_bad_table_ends_it_with_a_reason(tmp_path: Path, capfd: pytest.CaptureFi
     table.write_text("a b\nlonely\n: x\n")
     settings = LookupSettings("h", (), (), (TableSettings("t", "file", "map", path="/etc/mail/t"),), (), ())
     running = Running(settings, (m.Asset("table", "t"), table))
+    failed, _fds = running.parent.receive()
+    assert isinstance(failed, m.Failed)
+    assert "/etc/mail/t:2: expected a value after the key" in failed.text
+    assert "/etc/mail/t:3: expected a key" in failed.text
     with pytest.raises(EOFError):
         running.parent.receive()
     assert running.end() == 71

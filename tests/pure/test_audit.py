@@ -189,3 +189,13 @@ def test_the_set_of_processes() -> None:
     assert [f.text for f in set_findings(wanted, {Process.PARENT: 1, Process.SMTP: 2, Process.KEYS: 1})] == [
         "1 keys processes, 0 declared"
     ]
+
+
+def test_channels_stay_within_a_generation():
+    """smtp of one generation has no channel to lookup of another; queue has one to both."""
+    one = Descriptor(4, "channel", inode=10, peer=11)
+    other = Descriptor(5, "channel", inode=11, peer=10)
+    for right, wrong in ((Process.LOOKUP, True), (Process.QUEUE, False), (Process.PARENT, False)):
+        seen = {1: (Process.SMTP, (one,)), 2: (right, (other,))}
+        assert channel_findings(seen, {1: 3, 2: 3}) == {}
+        assert set(channel_findings(seen, {1: 3, 2: 4})) == ({1, 2} if wrong else set())

@@ -208,3 +208,29 @@ def test_a_descriptor_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch)
     os.close(fd)
     other.close()
     raw.close()
+def test_blocking_channel_reads_no_further() -> None:
+    """What follows Go in the same bytes, descriptors and all, is left for the Channel that takes over."""
+    left, right = socket.socketpair()
+    inside, outside = os.pipe()
+    parent = Channel(
+        Loop(), left, Process.PARENT, Process.QUEUE, {m.Ready: print, m.Drained: print}, lambda _why: None, Phase.SETUP
+    )
+    parent.send(m.Go())
+    parent.flush()
+    parent.phase = Phase.RUN
+    parent.send(m.NewPeer(Process.SMTP, 1), inside)
+    parent.flush()
+    blocking = BlockingChannel(right, Process.QUEUE, Process.PARENT, Phase.SETUP, 5)
+    assert blocking.receive() == (m.Go(), ())
+    assert blocking.settled
+    got: list[tuple[m.Message, int]] = []
+    loop = Loop()
+    handlers = {route.message: print for route in incoming(Process.PARENT, Process.QUEUE).values()}
+    handlers[m.NewPeer] = lambda message, fd: got.append((message, fd))
+    queue = Channel(loop, right, Process.QUEUE, Process.PARENT, handlers, lambda _why: None)
+    loop.turn(1)
+    assert [message for message, _fd in got] == [m.NewPeer(Process.SMTP, 1)]
+    for fd in (got[0][1], outside):
+        os.close(fd)
+    parent.close()
+    queue.close()
