@@ -107,7 +107,7 @@ class Desk:
     def handlers(self, peer: Process, index: int = 0) -> dict[type[m.Message], Callable[..., None]]:
         """What `peer` may answer."""
         if peer is Process.LOOKUP:
-            return {m.ExplainStep: self._on_part, m.Done: lambda done: self._on_done(peer, done)}
+            return {m.ExplainStep: self._on_part, m.Done: lambda done: self._answered((peer, index), done)}
         return {
             m.Counters: self._on_counters,
             m.TextPart: self._on_part,

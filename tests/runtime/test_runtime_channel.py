@@ -208,6 +208,8 @@ def test_a_descriptor_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch)
     os.close(fd)
     other.close()
     raw.close()
+
+
 def test_blocking_channel_reads_no_further() -> None:
     """What follows Go in the same bytes, descriptors and all, is left for the Channel that takes over."""
     left, right = socket.socketpair()
