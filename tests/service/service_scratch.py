@@ -34,8 +34,13 @@ setproctitle({title!r})
 (here / "run" / "smtpd_ps.pid").write_text(f"{{os.getpid()}}\\n")
 for fd in (0, 1, 2):
     os.dup2(os.open("/dev/null", os.O_RDWR), fd)
+def hup(_number, _frame):
+    with (here / "calls").open("a") as calls:
+        print("SIGHUP", file=calls)
+signal.signal(signal.SIGHUP, hup)
 os.write(done, b".")
-signal.pause()
+while True:
+    signal.pause()
 """
 
 _CONTROL = """#!/bin/sh

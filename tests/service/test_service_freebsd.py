@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from service_scratch import Scratch
+from support.daemon import wait_until
 
 STUB = Path(__file__).parent / "freebsd.subr"
 REAL = os.environ.get("RC_SUBR_FREEBSD")
@@ -121,8 +122,14 @@ def test_restart_makes_a_new_process(service: Scratch) -> None:
     assert service.daemon_pid not in (None, first)
 
 
-def test_reload_is_not_offered(service: Scratch) -> None:
-    """There is no reload: it is refused, and the daemon lives on."""
-    service.script("start")
+def test_reload_is_a_signal_to_the_parent(service: Scratch) -> None:
+    """reload sends SIGHUP, which the daemon survives; not where the new configuration is bad, or nothing runs."""
     assert service.script("reload").returncode != 0
-    assert service.daemon_pid is not None
+    service.script("start")
+    pid = service.daemon_pid
+    assert service.script("reload").returncode == 0
+    wait_until("the signal arrived", lambda: "SIGHUP" in service.calls)
+    assert service.daemon_pid == pid is not None
+    (service.home / "configuration-is-bad").touch()
+    assert service.script("reload").returncode != 0
+    assert service.calls.count("SIGHUP") == 1

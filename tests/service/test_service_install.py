@@ -78,6 +78,7 @@ def test_unit_names_what_is_installed() -> None:
     unit = (ROOT / "rc.d" / "smtpd_ps.service").read_text()
     started = re.findall(r"^ExecStart(?:Pre)?=/usr/local/bin/(.*)$", unit, re.MULTILINE)
     assert started == ["smtpctl_ps setup --check", "smtpd_ps -n", "smtpd_ps -F"]
+    assert re.findall(r"^ExecReload=/usr/local/bin/(.*)$", unit, re.MULTILINE) == ["smtpctl_ps reload"]
 
 
 def test_unit_is_valid(tmp_path: Path) -> None:

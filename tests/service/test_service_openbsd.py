@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from service_scratch import Scratch
+from support.daemon import wait_until
 
 STUB = Path(__file__).parent / "openbsd.subr"
 REAL = os.environ.get("RC_SUBR_OPENBSD")
@@ -95,13 +96,17 @@ def test_bad_configuration_refuses_start(service: Scratch) -> None:
     assert service.daemon_pid is None
 
 
-def test_reload_is_not_offered(service: Scratch) -> None:
-    """reload is refused (rc_reload=NO) and never reaches the daemon as a signal."""
+def test_reload_is_a_signal_to_the_parent(service: Scratch) -> None:
+    """reload sends SIGHUP, which the daemon survives; not where the new configuration is bad."""
     service.script("start")
-    refused = service.script("reload")
-    assert refused.returncode == 1
-    assert "not supported" in refused.stderr
-    assert service.daemon_pid is not None
+    pid = service.daemon_pid
+    assert service.script("reload").returncode == 0
+    wait_until("the signal arrived", lambda: "SIGHUP" in service.calls)
+    assert service.daemon_pid == pid is not None
+    if knows_configtest(service):
+        (service.home / "configuration-is-bad").touch()
+        assert service.script("reload").returncode == 1
+        assert service.calls.count("SIGHUP") == 1
 
 
 def test_another_program_of_that_name_is_not_taken_for_it(service: Scratch) -> None:
