@@ -37,6 +37,7 @@ from smtpd_ps.pure.audit import (
 
 _WANTED = (Process.PARENT, *CHILDREN)
 _EXTRA_PATIENCE_SECS = 0.5
+_LOOKS = 5
 _HELPERS = ("smtpd_ps.parent.system_auth",)  # one password check each, with a deadline
 
 Inspect = Callable[[int], Observation]
@@ -52,20 +53,33 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
 
-def run(rows: Sequence[ProcessRow], json: bool, out: TextIO, inspect: Inspect = osdep.inspect) -> int:
-    """Print the audit of the processes in `rows`; 0 when all is as declared, 1 when not."""
-    reports = examine(rows, inspect)
-    general = list(set_findings(_declared(rows), Counter(r.row.process for r in reports if r.seen is not None)))
-    general += _extra_processes(rows)
-    general += _installation(reports)
-    warnings = _warnings(rows, reports)
-    count = len(general) + sum(len(report.findings) for report in reports)
+def run(ask: Callable[[], Sequence[ProcessRow]], json: bool, out: TextIO, inspect: Inspect = osdep.inspect) -> int:
+    """Print the audit of the processes that `ask` names; 0 when all is as declared, 1 when not.
+
+    Where something differs and a reload has changed the set of processes meanwhile, all are looked at again.
+    """
+    rows = ask()
+    for _ in range(_LOOKS):
+        reports = examine(rows, inspect)
+        general = list(set_findings(_declared(rows), Counter(r.row.process for r in reports if r.seen is not None)))
+        general += _extra_processes(rows)
+        count = len(general) + sum(len(report.findings) for report in reports)
+        if not count or _core(rows) == _core(rows := ask()):
+            break
+    installation = _installation(reports)
+    general += installation
+    count += len(installation)
+    warnings = _warnings([report.row for report in reports], reports)
     if json:
         json_text.dump(_as_json(reports, general, warnings), out, indent=1)
         out.write("\n")
     else:
         _print(reports, general, warnings, count, out)
     return 1 if count else 0
+
+
+def _core(rows: Sequence[ProcessRow]) -> set[int]:
+    return {row.pid for row in rows if row.process is not Process.AGENT}
 
 
 def examine(rows: Sequence[ProcessRow], inspect: Inspect) -> list[Report]:

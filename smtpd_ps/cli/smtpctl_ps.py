@@ -77,8 +77,10 @@ class Commands:
         return 0
 
     def _audit(self, _given: Sequence[str]) -> int:
-        rows = list(parts(self._state_dir, m.ShowProcesses(0), m.ProcessRow))
-        return run_audit(rows, self._json, sys.stdout)
+        def ask() -> list[m.ProcessRow]:
+            return list(parts(self._state_dir, m.ShowProcesses(0), m.ProcessRow))
+
+        return run_audit(ask, self._json, sys.stdout)
 
     def _setup(self, given: Sequence[str]) -> int:
         if list(given) not in ([], ["--check"]):

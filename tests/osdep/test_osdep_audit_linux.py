@@ -222,7 +222,7 @@ def test_installation(place: Place) -> None:
     (place.base / "run").chmod(0o777)
     (place.empty / "stray").write_text("")
     out = io.StringIO()
-    assert audit.run(rows, False, out) == 1
+    assert audit.run(lambda: rows, False, out) == 1
     assert f"DIFFERS installation: {place.base}/run: mode is 0777, 0755 declared" in out.getvalue()
     assert f"DIFFERS installation: {place.empty}: is not empty" in out.getvalue()
     assert "audit: 7 processes, 2 differences" in out.getvalue()
@@ -240,13 +240,13 @@ def test_run(place: Place) -> None:
     """The command prints every line of every process beside what is declared, and ends 0."""
     _children, rows = whole(place)
     out = io.StringIO()
-    assert audit.run(rows, False, out) == 0, out.getvalue()
+    assert audit.run(lambda: rows, False, out) == 0, out.getvalue()
     text = out.getvalue()
     for line in ("user", "groups", "root", "capabilities", "seccomp", "no_new_privs", "dumpable", "descriptors"):
         assert text.count(f"\n  {line} ") == len(rows), line
     assert "audit: 7 processes, all as declared" in text
     out = io.StringIO()
-    assert audit.run(rows, True, out) == 0
+    assert audit.run(lambda: rows, True, out) == 0
     told = json.loads(out.getvalue())
     assert told["ok"] and [p["process"] for p in told["processes"]] == [row.process.title for row in rows]
     assert {"name": "seccomp", "seen": "filter", "declared": "filter"} in told["processes"][1]["lines"]
@@ -257,10 +257,10 @@ def test_run_differs(place: Place) -> None:
     _children, rows = whole(place)
     rows[5] = start(place, Process.QUEUE, mutant="dumpable")[1]
     out = io.StringIO()
-    assert audit.run(rows, False, out) == 1
+    assert audit.run(lambda: rows, False, out) == 1
     assert "DIFFERS dumpable" in out.getvalue() and "audit: 7 processes, 1 differences" in out.getvalue()
     out = io.StringIO()
-    assert audit.run(rows, True, out) == 1
+    assert audit.run(lambda: rows, True, out) == 1
     told = json.loads(out.getvalue())
     assert not told["ok"]
     assert [p["process"] for p in told["processes"] if not p["ok"]] == ["queue"]
@@ -272,7 +272,7 @@ def test_missing_and_extra_processes(place: Place) -> None:
 
     def text(given: list[ProcessRow]) -> str:
         out = io.StringIO()
-        assert audit.run(given, False, out) == 1
+        assert audit.run(lambda: given, False, out) == 1
         return out.getvalue()
 
     assert "DIFFERS processes: keys is missing (0 of 1)" in text([r for r in rows if r.process is not Process.KEYS])
@@ -291,7 +291,7 @@ def test_undeclared_child(place: Place) -> None:
     pid = int(parent.popen.stdout.readline())
     rows[0] = ProcessRow(0, Process.PARENT, 0, parent.pid, "root", "", True)
     out = io.StringIO()
-    assert audit.run(rows, False, out) == 1
+    assert audit.run(lambda: rows, False, out) == 1
     assert f"process {pid} (" in out.getvalue()
 
 
@@ -315,6 +315,6 @@ def test_unprivileged_rows(plain_place: Place) -> None:
     child.await_ready()
     row = ProcessRow(0, Process.KEYS, 0, child.pid, "", str(plain_place.empty), False)
     out = io.StringIO()
-    audit.run([row], False, out)
+    audit.run(lambda: [row], False, out)
     assert "keys (pid" in out.getvalue() and "as declared" in out.getvalue().splitlines()[0]
     assert "warning: unprivileged mode" in out.getvalue()
