@@ -397,6 +397,37 @@ def test_drain_begins_nothing_and_reports(sinks):
     assert len(bench.results) == 1
 
 
+def test_retired_it_ends_what_it_was_given(sinks):
+    """Mail that waits for its route, and mail still on its way from queue, is delivered before Drained."""
+    sink = sinks()
+    bench = relay(sink)
+    bench.delivery.start()
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.delivery.retire()
+    bench.delivery._sweep()
+    bench.delivery._sweep()
+    assert not bench.drained
+    bench.route(*bench.hosts)
+    bench.until(lambda: bench.results)
+    bench.delivery._sweep()
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test", number=2),)))
+    bench.until(lambda: len(bench.results) == 2)
+    assert not bench.drained
+    bench.until(lambda: bench.drained)
+    assert [result.status for result in bench.results] == [Status.OK] * 2
+
+
+def test_retirement_ends(sinks):
+    """What takes too long is left to queue, unanswered."""
+    bench = Bench(SEND)
+    bench.delivery.start()
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
+    bench.delivery.retire()
+    bench.delivery._retired_until = bench.loop.now()
+    bench.until(lambda: bench.drained)
+    assert bench.results == []
+
+
 def test_stats_have_opensmtpds_names():
     """Counters, then Done, both with the client's number."""
     bench = Bench(SEND)

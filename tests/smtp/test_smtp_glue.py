@@ -301,6 +301,47 @@ def test_drain_with_nobody_there(world: World) -> None:
     assert drained == [True]
 
 
+def test_retire_keeps_sessions(world: World) -> None:
+    """No new client is taken; who is here goes on, message after message, and then it is drained."""
+    client = world.connect()
+    client.send(ENVELOPE)
+    assert [client.reply()[:3] for _ in range(5)] == ["220", "250", "250", "250", "354"]
+    drained: list[bool] = []
+    world.server.retire(lambda: drained.append(True))
+    with pytest.raises(ConnectionRefusedError):
+        world.connect()
+    for _ in range(2):
+        client.send(b"A: b\r\n.\r\n")
+        assert client.reply()[:3] == "250"
+        client.send(b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n")
+        assert [client.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
+    assert not drained
+    client.send(b"A: b\r\n.\r\nQUIT\r\n")
+    assert [client.reply()[:3] for _ in range(2)] == ["250", "221"]
+    world.spin(lambda: bool(drained))
+
+
+def test_retire_takes_who_has_connected_already(world: World) -> None:
+    """A client in the backlog is not lost with the listener."""
+    client = world.connect()
+    world.server.retire(lambda: None)
+    assert client.reply()[:3] == "220"
+
+
+def test_retirement_ends(world: World) -> None:
+    """A session that stays too long hears 421; one that is drained twice says so."""
+    client = world.connect()
+    assert client.reply()[:3] == "220"
+    drained: list[str] = []
+    world.server.retire(lambda: drained.append("retired"))
+    world.server._end_retirement()
+    assert client.reply() == "421 4.3.2 Service shutting down"
+    assert client.closed()
+    world.spin(lambda: bool(drained))
+    world.server.drain(lambda: drained.append("drained"))
+    assert drained == ["retired", "drained"]
+
+
 def test_pause_and_resume(world: World) -> None:
     """While paused clients wait in the backlog; they are served after resume (QUIRKS 50)."""
     handlers = world.server.control_handlers()
