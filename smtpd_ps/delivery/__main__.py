@@ -10,6 +10,8 @@ from smtpd_ps.runtime.child import Child
 from smtpd_ps.runtime.signer import RemoteSigner
 
 HEARD_SECS = 0.01  # until looking again whether queue has read all
+# Kept free of bodies: an agent's channel, a connection and a copy of a body must still fit, or none ever leaves.
+SPARE_FDS = 4
 
 
 def main() -> None:
@@ -27,6 +29,7 @@ def main() -> None:
     delivery = Delivery(child.loop, child.log, settings, make_pump, time.time)
     child.confine()
     queue = child.channel(Process.QUEUE, {m.Deliver: delivery.deliver, m.DeliverFile: delivery.deliver_file})
+    queue.spare_fds = SPARE_FDS
     lookup = child.channel(Process.LOOKUP, {m.Route: delivery.route})
     control = child.channel(Process.CONTROL, {m.ShowStats: delivery.show_stats})
     delivery.outcomes.send = queue.send

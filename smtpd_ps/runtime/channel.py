@@ -50,12 +50,16 @@ def receive(sock: socket.socket, takes_fds: bool, most_bytes: int = READ_BYTES) 
     return data, list(fds)
 
 
-def _has_room(fd: int) -> bool:
-    """Whether this process may hold one more descriptor: more never come with one read."""
+def _has_room(fd: int, spare_fds: int) -> bool:
+    """Whether this process may hold that many more descriptors."""
+    held: list[int] = []
     try:
-        os.close(os.dup(fd))
+        for _ in range(spare_fds):
+            held.append(os.dup(fd))
     except OSError:
         return False
+    finally:
+        close_all(held)
     return True
 
 
@@ -92,6 +96,7 @@ class Channel:
         self._blocked: deque[tuple[bytes, tuple[int, ...]]] = deque()  # what the kernel did not take yet
         self._waiting = False  # for the kernel to take more
         self.pending_bytes = 0
+        self.spare_fds = 1  # to be free before reading: more than one descriptor never comes with one read
         self.closed = False
         sock.setblocking(False)
         loop.read_on(sock.fileno(), self._on_readable)
@@ -166,7 +171,7 @@ class Channel:
             self._out.clear()
 
     def _on_readable(self) -> None:
-        if self._takes_fds and not _has_room(self._sock.fileno()):
+        if self._takes_fds and not _has_room(self._sock.fileno(), self.spare_fds):
             # The kernel would drop the descriptor and keep the message: let both wait.
             self._loop.read_off(self._sock.fileno())
             self._loop.call_later(NO_ROOM_SECS, self._read_again)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import resource
 import socket
 from collections.abc import Callable, Iterator
 
@@ -236,3 +237,26 @@ def test_blocking_channel_reads_no_further() -> None:
         os.close(fd)
     parent.close()
     queue.close()
+
+
+def test_spare_descriptors_are_kept(ends: Ends) -> None:
+    """A channel that is told to leave some free reads no descriptor while fewer are left, and goes on afterwards."""
+    smtp = ends.smtp()
+    smtp.spare_fds = 4
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reader, writer = os.pipe()
+    ends.queue.send(m.BodyFile(1, 1), writer)
+    ends.queue.flush()  # closes its writer
+    slots = [os.dup(0) for _ in range(4)]
+    for fd in slots:
+        os.close(fd)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(slots), before[1]))
+        ends.turns(3)
+        assert not ends.got
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    ends.turns(30)
+    assert [type(message) for message, _fds in ends.got] == [m.BodyFile]
+    os.close(ends.got[0][1][0])
+    os.close(reader)
