@@ -3,7 +3,6 @@
 import contextlib
 import os
 import resource
-import resource
 import socket
 from collections.abc import Callable, Iterator
 
