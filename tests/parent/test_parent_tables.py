@@ -85,4 +85,4 @@ def test_what_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
         assert not message.ok
         assert message.text == f"{told.files.paths[name]}: {reason}"
         assert fds == ()
-    assert set(os.listdir("/dev/fd")) == before
+    assert set(os.listdir("/dev/fd")) <= before  # others' may be collected meanwhile
