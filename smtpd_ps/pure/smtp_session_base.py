@@ -1,6 +1,7 @@
 """What the SMTP server's session is made of, what it says and logs, and how it ends.
 
-Runs in smtp. The base of pure/smtp_session, which has the events; parses nothing itself.
+Runs in smtp. The base of pure/smtp_session_mail and pure/smtp_session, which have the events; parses
+nothing itself.
 """
 
 from smtpd_ps.contract import messages as m
@@ -69,6 +70,10 @@ class SessionBase:
             self.service.give_back_id(tx.msgid)
         self.transaction = None
         self.phase = Phase.READY
+
+    def _run(self) -> None:
+        """Handle what has arrived, as far as the state lets us."""
+        raise NotImplementedError
 
     # Saying, logging, ending.
 

@@ -1,0 +1,214 @@
+"""The mail of an SMTP session: its transactions, from MAIL to the reply to the message.
+
+Runs in smtp on the bytes of one remote client; between pure/smtp_session_base and pure/smtp_session.
+Message bytes go through pure/smtp_intake; what lookup and queue answer arrives here.
+"""
+
+from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.values import Dsn
+from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.received import protocol, received_header
+from smtpd_ps.pure.smtp_intake import Intake
+from smtpd_ps.pure.smtp_service import EXPECTED, Action, Phase, State, UnexpectedAnswer, WriteBody
+from smtpd_ps.pure.smtp_session_base import SessionBase
+from smtpd_ps.pure.smtp_transaction import Transaction
+
+_NO_DSN = Dsn()  # DSN is not offered yet
+
+
+class MailSession(SessionBase):
+    """What a session does about mail. Public methods that return actions are events, as in ServerSession."""
+
+    __slots__ = ()
+
+    # Answers of lookup and queue.
+
+    def rcpt_answer(self, transaction: int, number: int, code: int, text: str, from_queue: bool) -> list[Action]:
+        """RcptReply of queue, or RcptRefuse of lookup. Raises UnexpectedAnswer."""
+        tx = self.transaction
+        if tx is None or tx.number != transaction:
+            raise UnexpectedAnswer(f"an answer to recipient {number} of transaction {transaction}, which is over")
+        tx.answer(number, code, text, from_queue)
+        if self.state is State.CLOSED:
+            self._settle()
+        else:
+            self._flush_slots(tx)
+            if self._buffer:
+                self._run()
+        return self._take()
+
+    def file_opened(self) -> list[Action]:
+        """Queue's spool file is there. Raises UnexpectedAnswer."""
+        if not self._expects(m.BodyFile):
+            return []
+        self._out.append(WriteBody(self._block))
+        self._resume_data()
+        return self._take()
+
+    def file_refused(self, text: str) -> list[Action]:
+        """Queue has no spool file. The rest of the message is swallowed. Raises UnexpectedAnswer."""
+        if not self._expects(m.BodyRefused):
+            return []
+        self._intake.refuse(say.reply(452, text or "4.3.1 Mail system full"))
+        self._resume_data()
+        return self._take()
+
+    def _resume_data(self) -> None:
+        self._block = b""
+        self.state = State.DATA
+        if self._intake.done:
+            self._message_ended(self._intake)
+        self._run()
+
+    def file_failed(self) -> None:
+        """The spool file could not be written: the message will be refused at its end."""
+        if self.transaction is not None and self.transaction.intake is not None:
+            self.transaction.intake.refuse(say.NO_ROOM)
+
+    def committed(self, transaction: int, code: int, text: str) -> list[Action]:
+        """Queue has stored the message, or not. Raises UnexpectedAnswer."""
+        tx = self.transaction
+        if tx is None or tx.number != transaction or tx.intake is None:
+            raise UnexpectedAnswer(f"Committed for transaction {transaction}")
+        closed = not self._expects(m.Committed)
+        stored = code // 100 == 2
+        if stored:
+            self.mails += 1
+            self._errors = 0
+            self.log(
+                f"message msgid={tx.msgid:08x} size={tx.intake.size_bytes} nrcpt={tx.accepted} "
+                f"proto={'ESMTP' if self.extended else 'SMTP'}"
+            )
+        self.transaction = None
+        if closed:
+            self._settle()
+            return self._take()
+        self.state, self.phase = State.COMMAND, Phase.READY
+        line = say.reply(code, text or f"2.0.0 {tx.msgid:08x} Message accepted for delivery")
+        if stored:
+            self.reply(line)
+        else:
+            self._text = "."
+            self.refuse(line)
+        if self._draining:
+            self._shut_down()
+        if self._buffer:
+            self._run()
+        return self._take()
+
+    # The message.
+
+    def _read_message(self, data: bytes) -> bytes | None:
+        """Feed the message; what follows its end, or None when that is not reached."""
+        intake = self._intake
+        if not data:
+            return None
+        self.active = True
+        block = intake.feed(data)
+        if block:
+            self._out.append(WriteBody(block))
+        elif intake.outgrown:
+            self._block = intake.spill()
+            if intake.in_file:
+                tx = self._current
+                tx.queue_knows = tx.id_used = True
+                self._out.append(m.BodyOpen(self.id, tx.number, tx.msgid))
+                self.state = State.FILE_WAIT
+                return intake.rest if intake.done else b""
+        if intake.done:
+            self._message_ended(intake)
+            return intake.rest
+        if intake.hopeless:
+            self.end("message too big", intake.refusal())
+        return None
+
+    # Transactions.
+
+    @property
+    def _current(self) -> Transaction:
+        assert self.transaction is not None
+        return self.transaction
+
+    @property
+    def _intake(self) -> Intake:
+        intake = self._current.intake
+        assert intake is not None
+        return intake
+
+    def begin_transaction(self, sender: str, msgid: int) -> None:
+        """MAIL was accepted."""
+        self._transactions += 1
+        self.transaction = Transaction(self._transactions, sender, msgid)
+        self.phase = Phase.MAIL
+
+    def ask_recipient(self, recipient: str) -> None:
+        """May this recipient be taken? The reply comes with `rcpt_answer`."""
+        tx = self._current
+        number = tx.ask(self._text, recipient)
+        self._out.append(
+            m.RcptRequest(self.id, tx.number, number, self.helo, self.secure, tx.sender, recipient, _NO_DSN)
+        )
+
+    def _flush_slots(self, tx: Transaction) -> None:
+        while self.state is not State.CLOSED and (slot := tx.next_ready()):
+            if slot.reply[:1] == b"2":
+                self._out.append(slot.reply)
+            else:
+                self._refuse_now(slot.reply, slot.command)
+
+    def data_wanted(self) -> None:
+        """DATA: reply 354, once it is known who the client is."""
+        if self._peer_known:
+            self._begin_data()
+        else:
+            self.state = State.PEER_WAIT
+
+    def _begin_data(self) -> None:
+        service, tx = self.service, self._current
+        date = service.date()
+        received = received_header(
+            helo=self.helo,
+            name=self.name,
+            address=self.address,
+            hostname=service.hostname,
+            protocol=protocol(self.extended, self.secure, self.authenticated),
+            msgid=tx.msgid,
+            tls=f"{self.tls}:{'YES' if self.verified else 'NO'}" if self.secure else "",
+            recipient=tx.recipient if tx.accepted == 1 else "",
+            date=date,
+        )
+        if service.submission:
+            message_id = f"Message-ID: <{service.random_bits():016x}@{service.hostname}>\r\n"
+            tx.intake = Intake(service.settings.max_message_bytes, received, f"Date: {date}\r\n", message_id)
+        else:
+            tx.intake = Intake(service.settings.max_message_bytes, received)
+        self.state = State.DATA
+        self._out.append(say.SEND_MESSAGE)
+
+    def _message_ended(self, intake: Intake) -> None:
+        """CRLF.CRLF has come."""
+        tx = self._current
+        body = b""
+        if not intake.in_file and not intake.refusal():
+            body = intake.take()
+        if refusal := intake.refusal():
+            self.state = State.COMMAND
+            self._text = "."
+            self.drop_transaction()
+            self.refuse(refusal)
+            if self._draining:
+                self._shut_down()
+            return
+        self.state = State.COMMIT
+        tx.queue_knows = tx.id_used = True
+        if intake.in_file:
+            self._out.append(m.CommitFile(self.id, tx.number, tx.msgid, intake.eight_bit, intake.stored, intake.crc))
+        else:
+            self._out.append(m.Commit(self.id, tx.number, tx.msgid, intake.eight_bit, body))
+
+    def _expects(self, answer: type[m.Message]) -> bool:
+        if self.state is State.CLOSED:
+            return False  # asked before the client went away
+        if answer not in EXPECTED.get(self.state, ()):
+            raise UnexpectedAnswer(f"{answer.__name__} while waiting for {self.state.text}")
+        return True
