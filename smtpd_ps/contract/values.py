@@ -21,6 +21,7 @@ U16 = Annotated[int, Meta(ge=0, le=65535)]
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
+TargetSource = Literal["", "alias", "forward"]
 StepKind = Literal[
     "client", "address", "user", "target", "rule", "entry", "no-entry", "duplicate", "passwd", "deliver", "host",
     "refused", "note",
@@ -102,6 +103,9 @@ class Envelope(Value, frozen=True):
     client: Client
     dsn: Dsn = Dsn()
     internal: bool = False  # a bounce of ours
+    target: Line = ""  # "/path" or "|command" of an alias or a .forward; "" means that the action delivers
+    target_source: TargetSource = ""  # where the target was found, and so whose user writes or runs it
+    forwarded: bool = False  # an alias, a virtual table or a .forward sends it elsewhere: SRS
 
 
 class Recipient(Value, frozen=True):
@@ -112,6 +116,9 @@ class Recipient(Value, frozen=True):
     dest: Address
     user: Name
     dsn: Dsn
+    target: Line = ""  # these three as the envelope's
+    target_source: TargetSource = ""
+    forwarded: bool = False
 
 
 class Job(Value, frozen=True):

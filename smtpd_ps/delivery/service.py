@@ -28,6 +28,7 @@ DRAIN_SECS = 10.0
 RETIREMENT_SECS = 600.0  # for the mail that an earlier configuration was given
 MAX_DOMAIN = 255  # what a RouteQuery holds
 FOREVER = float("inf")
+NO_TARGETS_TEXT = "451 4.3.5 Delivery to files and commands is not possible yet"
 LOOP_TEXT = "554 5.4.6 Loop detected"
 
 Key = tuple[str, str]  # action, domain ("" where the action names hosts)
@@ -116,6 +117,8 @@ class Delivery:
         for recipient in job.recipients:
             if seen and recipient.dest.lower().encode() in seen:
                 self.outcomes.ended(Task(job, action, [recipient]), Status.LOOP, LOOP_TEXT)
+            elif recipient.target:  # no agent writes files or runs commands yet: it stays in the queue
+                self.outcomes.ended(Task(job, action, [recipient]), Status.TEMPFAIL, NO_TARGETS_TEXT)
             elif action.kind != "lmtp":
                 groups.append([recipient])
             elif recipient.dest in by_dest:

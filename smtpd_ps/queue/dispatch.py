@@ -111,7 +111,12 @@ class Dispatcher:
         recipients = []
         for evpid in ticket.evpids:
             envelope = envelopes[evpid].envelope
-            recipients.append(Recipient(evpid, envelope.rcpt, envelope.dest, envelope.user, envelope.dsn))
+            recipients.append(
+                Recipient(
+                    evpid, envelope.rcpt, envelope.dest, envelope.user, envelope.dsn,
+                    envelope.target, envelope.target_source, envelope.forwarded,
+                )
+            )  # fmt: skip
             flights[evpid] = (held, ticket, generation)
         job = Job(
             message.msgid, envelope.action, envelope.sender, tuple(recipients), message.created_ms // 1000,

@@ -122,6 +122,8 @@ class Shared:
         action = self.actions.get(envelope.action)
         if action is None:
             return ("mda", envelope.action, "")
+        if envelope.target:  # a file or a command has an agent, whatever the action
+            return route_key("agent", envelope.action, envelope.user, envelope.dest)
         return route_key(action.shape, envelope.action, envelope.user, envelope.dest)
 
     def curve_of(self, stored: StoredEnvelope) -> Curve:

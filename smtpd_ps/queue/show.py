@@ -76,6 +76,7 @@ def envelope_text(shared: Shared, message: StoredMessage, evpid: int, stored: St
         ("sender", envelope.sender or "<>"),
         ("rcpt", envelope.rcpt),
         ("dest", envelope.dest),
+        ("target", envelope.target),
         ("size", message.size_bytes),
         ("ctime", message.created_ms // 1000),
         ("last-try", stored.last_try_ms // 1000),

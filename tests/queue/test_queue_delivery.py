@@ -61,6 +61,31 @@ def test_recipients_of_one_route_share_a_job_and_others_do_not(rig):
     assert sizes == [2, 50, 100]
 
 
+def test_what_an_expansion_found_reaches_delivery(rig):
+    """Target, its source and `forwarded` go with the recipient, also after a restart."""
+    rig.accept(
+        envelope("a@example.org", "in", user="ann", target="|cat >> log", target_source="forward"),
+        envelope("b@example.org", forwarded=True),
+    )
+    found = {(r.target, r.target_source, r.forwarded) for job in rig.jobs() for r in job.recipients}
+    assert found == {("|cat >> log", "forward", False), ("", "", True)}
+    rig.timers.advance(51)
+    second = rig.again()
+    assert {(r.target, r.target_source, r.forwarded) for job in second.jobs() for r in job.recipients} == found
+    rig.store, rig.bodies = second.store, second.bodies
+    rig.delivery.fds, rig.smtp.fds = [], []
+
+
+def test_targets_are_grouped_by_user_whatever_the_action(rig):
+    """A file or a command of an LMTP action is an agent's work: it has the route of its user."""
+    rig.accept(
+        envelope("a@example.org", "in", user="ann"),
+        envelope("b@example.org", "in", user="bob"),
+        envelope("c@example.org", "in", user="_sps_alias", target="/tmp/x", target_source="alias"),
+    )
+    assert sorted(len(job.recipients) for job in rig.jobs()) == [1, 2]
+
+
 def test_jobs_are_batched_within_bounds(rig):
     """At most 64 jobs a Deliver, and a frame stays near 1 MiB."""
     for number in range(100):

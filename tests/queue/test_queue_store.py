@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from queue_rig import START_MS, envelope
 
@@ -132,6 +133,17 @@ def test_records_refuse_what_was_not_stored():
     record = encode_record(one)
     with pytest.raises(DamagedRecord, match="version 2"):
         decode_record(7, record, checksum(record))
+
+
+def test_records_of_an_earlier_version_read():
+    """An envelope stored before fields were added at its end has their defaults."""
+    one = message(7)
+    record = msgspec.msgpack.decode(encode_record(one))
+    for stored in record[-1].values():
+        del stored[0][8:]  # target, target_source, forwarded
+    old = msgspec.msgpack.encode(record)
+    assert len(old) < len(encode_record(one))
+    assert decode_record(7, old, checksum(old)) == one
 
 
 # The embedded store alone.
