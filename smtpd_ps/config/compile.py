@@ -40,6 +40,7 @@ from smtpd_ps.contract.settings import (
     RuleSettings,
     SmtpSettings,
     TableSettings,
+    TableUse,
 )
 from smtpd_ps.contract.values import Process, Value
 
@@ -226,7 +227,7 @@ def _lookup(
         hostname=conf.hostname,
         rules=rules,
         actions=actions,
-        tables=tuple(_table(table) for table in tables),
+        tables=tuple(_table(table, conf.table_uses[table.name]) for table in tables),
         local_addresses=conf.interface_addresses,
         local_names=tuple(dict.fromkeys(("localhost", conf.hostname.lower()))),
         resolver=resolver,
@@ -234,21 +235,17 @@ def _lookup(
     )
 
 
-def _table(table: Table) -> TableSettings:
+def _table(table: Table, uses: tuple[TableUse, ...]) -> TableSettings:
     if table.kind == "file":
-        return TableSettings(name=table.name, source="file", kind="map", path=table.path)
+        return TableSettings(name=table.name, source="file", kind="map", path=table.path, uses=uses)
     entries = tuple((key.lower(), value) for key, value in table.entries)  # table(5): keys have no case
-    return TableSettings(name=table.name, source="inline", kind=table.kind, entries=entries)
+    return TableSettings(name=table.name, source="inline", kind=table.kind, entries=entries, uses=uses)
 
 
 def _used_tables(conf: Configuration) -> tuple[Table, ...]:
-    names = [condition.table for rule in conf.rules for condition in rule.conditions]
-    names += [listener.auth_table for listener in conf.listeners]
-    for action in conf.actions.values():
-        names += [action.alias_table, action.virtual_table]
-        if isinstance(action.method, Relay):
-            names += [action.method.auth_table, action.method.host_table]
-    return tuple(conf.tables[name] for name in dict.fromkeys(names) if name)
+    """Those that lookup needs; the hosts of a relay that stand in smtpd.conf are in its action."""
+    used = (conf.tables[name] for name in conf.table_uses)
+    return tuple(t for t in used if t.kind == "file" or conf.table_uses[t.name] != ("relayhosts",))
 
 
 def _assets(

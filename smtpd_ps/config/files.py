@@ -8,10 +8,12 @@ import os
 import pwd
 import stat
 
-from smtpd_ps.config.model import Configuration, Problem, Relay, Table, Where
+from smtpd_ps.config.model import Configuration, Problem, Table, Where
+from smtpd_ps.contract.settings import TableUse
 
 KEY_MODE = 0o740  # ssl_smtpd.c, as smtpd.conf(5) says of pki
 CERT_MODE = 0o755
+_SECRET: frozenset[TableUse] = frozenset(("credentials", "relay-credentials"))
 _MAX_PEM_BYTES = 1 << 20
 _CERT_MARK = b"-----BEGIN CERTIFICATE-----"
 _KEY_MARK = b"PRIVATE KEY-----"
@@ -37,8 +39,7 @@ def check_files(conf: Configuration) -> tuple[Problem, ...]:
 
 def _credentials(conf: Configuration) -> frozenset[str]:
     """The tables that hold passwords or their hashes."""
-    relays = (action.method for action in conf.actions.values() if isinstance(action.method, Relay))
-    return frozenset((*(each.auth_table for each in conf.listeners), *(each.auth_table for each in relays)))
+    return frozenset(name for name, uses in conf.table_uses.items() if not _SECRET.isdisjoint(uses))
 
 
 def _exposed(table: Table) -> list[Problem]:

@@ -68,6 +68,7 @@ def load(path: str, environment: Environment, defines: Mapping[str, str] = Mappi
         interface_addresses=tuple(dict.fromkeys((*addresses, *_LOOPBACK))),
         warnings=tuple(draft.problems),
         unused_macros=macros.unused(),
+        table_uses=MappingProxyType({name: tuple(uses) for name, uses in draft.uses.items()}),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TlsOffer, TlsUse
+from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TableUse, TlsOffer, TlsUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +213,4 @@ class Configuration:
     interface_addresses: tuple[str, ...]
     warnings: tuple[Problem, ...]
     unused_macros: tuple[Problem, ...]  # OpenSMTPD tells of these with -v only
+    table_uses: Mapping[str, tuple[TableUse, ...]]  # of the tables that something uses, in the order of first use

@@ -22,6 +22,13 @@ ConditionKind = Literal[
     "auth", "tag", "helo", "mail-from", "rcpt-to", "tls",
 ]  # fmt: skip
 Seconds = Annotated[int, Meta(ge=0, le=10**9)]
+# What a table is used for; pure/table_uses says what each use asks of it. Services of table(5), but that
+# some services are told apart by the kind of table that they need.
+TableUse = Literal[
+    "alias", "virtual", "userinfo", "credentials", "relay-credentials",
+    "domain", "netaddr", "mailaddr", "string", "user", "regex",
+    "relayhosts", "relayhost", "source", "addrname", "mailaddrmap",
+]  # fmt: skip
 
 
 class TableSettings(Value, frozen=True):
@@ -32,6 +39,7 @@ class TableSettings(Value, frozen=True):
     kind: Literal["list", "map"]  # of an inline table; a file says itself
     entries: Annotated[tuple[tuple[Line, Line], ...], Meta(max_length=100_000)] = ()  # a list has "" values
     path: Path = ""  # of a file, for messages only
+    uses: Annotated[tuple[TableUse, ...], Meta(max_length=16)] = ()  # by which its entries are checked
 
 
 class PkiSettings(Value, frozen=True):

@@ -15,13 +15,12 @@ from smtpd_ps.lookup.mail_hosts import MailExchangers, MailHosts
 from smtpd_ps.lookup.resolver import Status
 from smtpd_ps.pure.relay_url import Protocol, RelayUrl, parse_host_port, parse_relay_url
 from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table_values import split_credentials
 from smtpd_ps.runtime.loop import Loop
 
 MIN_TTL_SECS = 1  # a TTL of 0 would ask for every message
 MAX_TTL_SECS = 3600
 TABLES_TTL_SECS = 60  # so that a table that is read again soon counts
-MAX_USER = 255  # what a Route holds
-MAX_PASSWORD = 1024
 FAILURE_TTL_SECS = 10  # how long delivery may remember that we could not say
 
 Done = Callable[[Route], None]
@@ -40,18 +39,6 @@ def tls_use(protocol: Protocol) -> TlsUse:
             return "never"
         case _:
             assert_never(protocol)
-
-
-def split_credentials(label: str, value: str) -> tuple[str, str] | None:
-    """User and password of a relay credentials entry `label user:password`; None where malformed.
-
-    A value without a colon is the password of a user named like the label, as in OpenSMTPD.
-    """
-    user, colon, password = value.partition(":")
-    if not colon:
-        user, password = label, value if len(value) > 2 else ""
-    good = 0 < len(user) <= MAX_USER and 0 < len(password) <= MAX_PASSWORD
-    return (user, password) if good else None
 
 
 def _has_routes(action: ActionSettings) -> bool:

@@ -11,9 +11,10 @@ from smtpd_ps.contract.messages import TableFile, TableRead
 from smtpd_ps.contract.settings import LookupSettings
 from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.credentials import schemes_in
-from smtpd_ps.lookup.files import key_checks, parse_file, read_whole
+from smtpd_ps.lookup.files import read_whole
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.pure.table import Table, TableError
+from smtpd_ps.pure.table_uses import parse_file
 
 MAX_TEXT = 2000  # characters; what TableRead holds, less a margin
 
@@ -33,7 +34,6 @@ class TableUpdates:
         answer: Callable[[TableRead], None],
     ) -> None:
         self._settings = {table.name: table for table in settings.tables if table.source == "file"}
-        self._checks = key_checks(settings)
         self._schemes = {name: schemes_in({name: tables[name]}) for name in self._settings}
         self._hashes, self._checking, self._swap, self._answer = hashes, checking, swap, answer
         self._last: dict[str, int] = {}  # number of the newest update of each table
@@ -58,7 +58,7 @@ class TableUpdates:
         """In a thread. Raises nothing."""
         settings = self._settings[name]
         try:
-            table = parse_file(settings, read_whole(fd), self._checks.get(name))
+            table = parse_file(name, read_whole(fd), settings.path or name, settings.uses)
         except TableError as error:
             return error.errors
         except OSError as error:

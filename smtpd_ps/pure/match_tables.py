@@ -157,12 +157,16 @@ def client_address(text: str) -> IPv4Address | IPv6Address | None:
 def parse_network(text: str) -> tuple[int, int, int] | None:
     """(IP version, address as a number, bits to ignore) of "10.0.0.0/8", "[::1]"; None if it is none.
 
-    Of an IPv4 network trailing zero bytes may be left out ("10/8").
+    Of an IPv4 network trailing zero bytes may be left out ("10/8"). The brackets may be around the
+    address alone ("[2001:db8::]/32") or around all of it ("[2001:db8::/32]").
     """
     if text[:5].lower() == "ipv6:":
         text = text[5:]
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
+    if text.startswith("["):
+        inner, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and ("/" in inner or not rest.startswith("/"))):
+            return None
+        text = inner + rest
         if text[:5].lower() == "ipv6:":
             text = text[5:]
     address, slash, prefix = text.partition("/")

@@ -18,6 +18,10 @@ MAX_ERRORS = 20  # named; more of them say nothing new
 _BLANK = b" \t\n\v\f\r"  # isspace(3) in the C locale
 
 TableKind = Literal["list", "map"]
+_WRONG_KIND = {  # what the first entry of a file makes it, and is not wanted
+    "map": 'a key and a value, where a list is needed, one key a line ("# @list" above says that it is one)',
+    "list": 'a key without a value, where a mapping is needed ("key: value")',
+}
 
 
 class TableError(ValueError):
@@ -51,13 +55,15 @@ def parse_table(
     data: bytes,
     path: str,
     kind: TableKind | None = None,
-    check_key: Callable[[str], object] | None = None,
+    check: Callable[[str, str], str] | None = None,
+    kinds: tuple[TableKind, ...] = ("list", "map"),
 ) -> Table:
     """The table in the file `data`; `path` is for messages.
 
-    Without a `kind` the file says it; an empty one is a map. Of two entries with one key the
-    later holds. `check_key` raises ValueError for a key that the table's use does not allow.
-    Raises TableError that names every bad line (up to MAX_ERRORS).
+    Without a `kind` the file says it, which must be one of `kinds`; an empty one has whichever is wanted,
+    and is rather a map. Of two entries with one key the later holds. `check` gives the key to store, or
+    raises ValueError for a key or value that the table's use does not allow. Raises TableError that names
+    every bad line (up to MAX_ERRORS).
     """
     if len(data) > MAX_TABLE_BYTES:
         raise TableError((f"{path}: larger than {MAX_TABLE_BYTES} bytes",))
@@ -70,15 +76,21 @@ def parse_table(
         if line.startswith(b"#"):
             if kind is None and line[1:].lstrip(_BLANK) == b"@list":
                 kind = "list"
+                if kind not in kinds:
+                    errors.append(f"{path}:{number}: this makes the table a list, where a mapping is needed")
+                    break
             continue
         try:
             text = _decode(line)
             cut = _key_end(text)
             if kind is None:
                 kind = "list" if cut == len(text) else "map"
+                if kind not in kinds:
+                    errors.append(f"{path}:{number}: {_WRONG_KIND[kind]}")
+                    break
             key, value = _entry(text, cut, kind)
-            if check_key is not None:
-                check_key(key)
+            if check is not None:
+                key = check(key, value)
             entries[key.lower()] = value
         except ValueError as error:
             errors.append(f"{path}:{number}: {error}")
@@ -86,7 +98,9 @@ def parse_table(
                 break
     if errors:
         raise TableError(tuple(errors))
-    return Table(name, kind or "map", entries)
+    if kind is None:
+        kind = "map" if "map" in kinds else "list"
+    return Table(name, kind, entries)
 
 
 def _decode(line: bytes) -> str:

@@ -63,7 +63,8 @@ def either(*texts: str) -> st.SearchStrategy[str]:
 
 _LISTS = st.one_of(value, braces(False), either("<names>", "<$names>", '<"tag">', "<file>"))
 _KEYED = st.one_of(_LISTS, braces(True), either("<pairs>"))
-_PAIRS = st.one_of(braces(True), either("<pairs>", "<file>"))
+_PAIRS = st.one_of(braces(True), either("<pairs>", "<keyed>"))
+_CREDENTIALS = either("<keyed>", '{ l = "bob:secret" }', '{ l = secret, "m" => "a:b:c" }')
 _PATTERN = either('"^[a-z]+$"', '"(?i)[[:alpha:]]\\\\."', "x", '"a{2,}|b"', '"\\$"')
 _PATTERNS = st.one_of(_PATTERN, braces(False, _PATTERN), either("<names>", "<file>"))
 _SOURCES = st.one_of(st.sampled_from(ADDRESSES), braces(False, st.sampled_from(ADDRESSES)), either("<file>"))
@@ -77,6 +78,7 @@ table names { a, "b c" }
 table "tag" { any2 }
 table pairs { k = v, "k 2" => "" }
 table file file:/f
+table keyed file:/g
 table "from" static:/t
 pki mx.example cert "/c" key "/k"
 pki "*" key "/k 2"
@@ -133,7 +135,7 @@ _RELAY = st.one_of(
         either("helo h.example", 'helo "[::1]"'),
         either("mail-from a@b.example", 'mail-from "@b.example"'),
     ).map("relay {}".format),
-    after("relay host smtps://l@mx.example auth", _PAIRS),
+    after("relay host smtps://l@mx.example auth", _CREDENTIALS),
     either('relay host { "smtp://a", b } tls', "relay host mx.example", "relay host <hosts>",
            "relay host <file>"),
 )  # fmt: skip

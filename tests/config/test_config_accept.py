@@ -181,13 +181,13 @@ def test_the_socket_is_always_listened_on(load_text) -> None:
         ("relay host lmtp://mx:24", Relay(("lmtp://mx:24",))),
         ("relay host { mx1, smtps://mx2, lmtp://mx3:24 }", Relay(("mx1", "smtps://mx2", "lmtp://mx3:24"))),
         ("relay host <smarthosts>", Relay(("smtp://A.example", "smtp://b.example"))),
-        ("relay host <secrets> auth <secrets>", Relay(auth_table="secrets", host_table="secrets")),
+        ("relay host <relays> auth <secrets>", Relay(auth_table="secrets", host_table="relays")),
         ("relay host smtps://Bob@mx auth <secrets>", Relay(("smtps://Bob@mx",), auth_table="secrets")),
     ],
 )
 def test_methods(load_text, line: str, method: object) -> None:
     """What an action does; the protocol of a relay URL stays with the URL."""
-    tables = 'table smarthosts { "smtp://A.example", "smtp://b.example" }\ntable secrets "/s"\n'
+    tables = 'table smarthosts { "smtp://A.example", "smtp://b.example" }\ntable secrets "/s"\ntable relays "/r"\n'
     assert load_text(f"{tables}action a {line}\n{RULE}").actions["a"].method == method
 
 
@@ -214,6 +214,7 @@ def test_action_options(load_text) -> None:
         ("! from local for any", [("from-local", True, None), ("for-any", False, None)]),
         ("from socket for local", [("from-socket", False, None), ("for-local", False, None)]),
         ("from src 192.0.2.0/24 for any", [("from-src", False, ["192.0.2.0/24"]), ("for-any", False, None)]),
+        ('from src "[2001:db8::]/32" for any', [("from-src", False, ["[2001:db8::]/32"]), ("for-any", False, None)]),
         ('from src { "10.0.0.1" "[::1]" } for any',
          [("from-src", False, ["10.0.0.1", "[::1]"]), ("for-any", False, None)]),
         ("from rdns for any", [("from-rdns", False, None), ("for-any", False, None)]),

@@ -67,11 +67,11 @@ def test_lookup_slice(slices) -> None:
     """Rules, all actions, and the tables that something uses; inline keys in lower case."""
     lookup = slices.lookup
     assert lookup.tables == (
-        TableSettings("<dynamic:0002>", "inline", "list", (("t", ""),)),
-        TableSettings("<dynamic:0003>", "inline", "list", (("a.example", ""),)),
-        TableSettings("users", "file", "map", (), "/etc/mail/users"),
-        TableSettings("virtuals", "inline", "map", (("@", "vmail"),)),
-        TableSettings("labels", "inline", "map", (("bob", "bob:secret"),)),
+        TableSettings("users", "file", "map", (), "/etc/mail/users", ("credentials",)),
+        TableSettings("virtuals", "inline", "map", (("@", "vmail"),), "", ("virtual",)),
+        TableSettings("labels", "inline", "map", (("bob", "bob:secret"),), "", ("relay-credentials",)),
+        TableSettings("<dynamic:0002>", "inline", "list", (("t", ""),), "", ("string",)),
+        TableSettings("<dynamic:0003>", "inline", "list", (("a.example", ""),), "", ("domain",)),
     )
     assert [(rule.action, rule.line) for rule in lookup.rules] == [("boxes", 17), ("", 18)]
     assert [condition.kind for condition in lookup.rules[0].conditions] == ["tag", "for-domain", "from-local"]

@@ -73,6 +73,7 @@ table many {
 	e
 }
 table file "/etc/mail/x"
+table labels { l = bob:secret }
 
 ca roots cert "/roots"
 pki mx.example.org cert "/c" key "/k"
@@ -84,7 +85,7 @@ listen on 203.0.113.7 port 465 smtps pki mx.example.org
 
 action "the users" maildir "~/Mail" virtual { "@" = vmail } user vmail ttl 36h
 action l lmtp localhost:25 rcpt-to alias <file>
-action out relay host { smtp+tls://l@a.example, b } tls no-verify pki mx.example.org auth <users> helo h.example
+action out relay host { smtp+tls://l@a.example, b } tls no-verify pki mx.example.org auth <labels> helo h.example
 action shown relay mail-from "@h.example"
 action box mbox
 
@@ -107,12 +108,13 @@ def test_the_printed_text(load_text) -> None:
         table users { "any" = bob, "c d" => "" }
         table many { a b c d e }
         table file file:/etc/mail/x
+        table labels { l = "bob:secret" }
         listen on $nic tag t hostname h.example tls pki mx.example.org auth <users>
         listen on 203.0.113.7 smtps pki mx.example.org
         listen on socket tag inside
         action "the users" maildir Mail user vmail virtual { "@" = vmail } ttl 2160m
         action l lmtp localhost rcpt-to alias <file>
-        action out relay host { "smtp+tls://l@a.example", b } auth <users> tls no-verify \\
+        action out relay host { "smtp+tls://l@a.example", b } auth <labels> tls no-verify \\
             helo h.example pki mx.example.org
         action shown relay mail-from "@h.example"
         action box mbox

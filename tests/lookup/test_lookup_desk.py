@@ -516,7 +516,9 @@ def test_bad_files_are_all_named(tmp_path: Path) -> None:
 
 def pattern_settings() -> LookupSettings:
     rule = RuleSettings((ConditionSettings("helo", table="p", regex=True),), "", 1)
-    return LookupSettings("h", (rule,), (), (TableSettings("p", "file", "map", path="/etc/p"),), (), ())
+    return LookupSettings(
+        "h", (rule,), (), (TableSettings("p", "file", "map", path="/etc/p", uses=("regex",)),), (), ()
+    )
 
 
 def test_a_file_of_patterns(tmp_path: Path) -> None:
@@ -531,9 +533,10 @@ def test_a_file_of_patterns(tmp_path: Path) -> None:
     ("data", "errors"),
     [
         (b"a\n(b\nc\n*\n",
-         ("/etc/p:2: \"(\" without \")\" at character 1", "/etc/p:4: nothing to repeat at character 1")),
+         ('/etc/p:2: "(b" is not a regular expression: "(" without ")" at character 1',
+          '/etc/p:4: "*" is not a regular expression: nothing to repeat at character 1')),
         (b"".join(b"%d(abcd){255}\n" % n for n in range(60)),
-         ("/etc/p: with its repetitions written out it is too large",)),
+         ("/etc/p: the regular expressions together: with its repetitions written out it is too large",)),
     ],
 )  # fmt: skip
 def test_bad_patterns_are_named(tmp_path: Path, data: bytes, errors: tuple[str, ...]) -> None:

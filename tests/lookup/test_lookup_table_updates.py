@@ -15,6 +15,7 @@ from smtpd_ps.contract.settings import (
     LookupSettings,
     RuleSettings,
     TableSettings,
+    TableUse,
 )  # fmt: skip
 from smtpd_ps.contract.values import Process
 from smtpd_ps.lookup.files import read_files
@@ -28,6 +29,10 @@ BEFORE = {
     "smarthosts": b"label user:old\n",
     "hosts": b"# of the relay\nsmtp://192.0.2.1:26\nsmtps://label@[2001:db8::1]\n",
 }
+USES: dict[str, TableUse] = {
+    "domains": "domain", "patterns": "regex", "aliases": "virtual",
+    "submitters": "credentials", "smarthosts": "relay-credentials", "hosts": "relayhosts",
+}  # fmt: skip
 SETTINGS = LookupSettings(
     "mx.example.com",
     (
@@ -44,7 +49,7 @@ SETTINGS = LookupSettings(
         ActionSettings("listed", "relay", relay_host_table="hosts", relay_auth_table="smarthosts"),
     ),
     (
-        *(TableSettings(name, "file", "map", path=f"/etc/{name}") for name in BEFORE),
+        *(TableSettings(name, "file", "map", path=f"/etc/{name}", uses=(use,)) for name, use in USES.items()),
         TableSettings("inline", "inline", "list", (("a", ""),)),
     ),
     ("127.0.0.1",),
@@ -184,12 +189,13 @@ def test_hosts_of_a_relay(world: Updating) -> None:
     [
         ("aliases", b"a b\nbad\n\xff x\n",
          "/etc/aliases:2: expected a value after the key\n/etc/aliases:3: not UTF-8 text"),
-        ("patterns", b"ok\n(\n", "/etc/patterns:2: an empty pattern or branch at character 2"),
+        ("patterns", b"ok\n(\n",
+         '/etc/patterns:2: "(" is not a regular expression: an empty pattern or branch at character 2'),
         ("submitters", b"eve $argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaGhhc2g\n",
          "/etc/submitters: hashes of scheme $argon2 can be checked only after a restart"),
         ("hosts", b"mx1\nsmtp://l@mx2\nlmtp://mx3\n",
-         "/etc/hosts:2: smtp:// does not always encrypt; a label needs smtp+tls:// or smtps://\n"
-         "/etc/hosts:3: lmtp:// needs a port"),
+         '/etc/hosts:2: "smtp://l@mx2": smtp:// does not always encrypt; a label needs smtp+tls:// or smtps://\n'
+         '/etc/hosts:3: "lmtp://mx3": lmtp:// needs a port'),
         ("inline", b"a\n", "table inline has no file"),
         ("nonsense", b"a\n", "table nonsense has no file"),
     ],

@@ -111,9 +111,9 @@ class _Options:
         self._given.add(option.text)
         match option.text:
             case "alias":
-                self.alias = table_argument(p, "alias", ("map",))
+                self.alias = table_argument(p, "alias", "alias")
             case "virtual":
-                self.virtual = table_argument(p, "virtual", ("map",))
+                self.virtual = table_argument(p, "virtual", "virtual")
             case "user":
                 self.user = p.name("the name of a user")
                 if isinstance(method, Mbox):

@@ -110,7 +110,7 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
         case "auth" | "auth-optional":
             draft.auth = _once(p, option, "auth", draft.auth, _AUTH[option.text])
             if at_table(p):
-                draft.auth_table = table_argument(p, option.text, ("map",))
+                draft.auth_table = table_argument(p, option.text, "credentials")
         case "pki":
             _pki(p, draft)
         case "hostname":

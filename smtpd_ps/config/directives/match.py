@@ -8,54 +8,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smtpd_ps.config.directives.tables import at_table, table_argument
-from smtpd_ps.config.model import Condition, Rule, TableKind
+from smtpd_ps.config.model import Condition, Rule
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Token
-from smtpd_ps.contract.settings import ConditionKind
-from smtpd_ps.pure.ere import Ere
-from smtpd_ps.pure.ere_syntax import EreError
-from smtpd_ps.pure.match_tables import parse_network
+from smtpd_ps.contract.settings import ConditionKind, TableUse
 
 MAX_CONDITIONS = 32  # contract.settings.RuleSettings
-_LIST: tuple[TableKind, ...] = ("list",)
-_EITHER: tuple[TableKind, ...] = ("list", "map")
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A condition's kind, and the tables it takes: none, optional, or needed.
+    """A condition's kind, and how it uses a table: not at all, if there is one, or always.
 
     `says` is what it tells of the session, so that `from auth` and `auth` exclude each other.
     """
 
     kind: ConditionKind
-    tables: tuple[TableKind, ...] = ()
+    use: TableUse | None = None
     optional: bool = False
     says: str = ""
 
 
 FROM: Mapping[str, Criterion] = {
     "any": Criterion("from-any"),
-    "auth": Criterion("from-auth", _LIST, optional=True, says="auth"),
+    "auth": Criterion("from-auth", "string", optional=True, says="auth"),
     "local": Criterion("from-local"),
-    "mail-from": Criterion("mail-from", _EITHER, says="mail-from"),
-    "rdns": Criterion("from-rdns", _LIST, optional=True),
+    "mail-from": Criterion("mail-from", "mailaddr", says="mail-from"),
+    "rdns": Criterion("from-rdns", "domain", optional=True),
     "socket": Criterion("from-socket"),
-    "src": Criterion("from-src", _LIST),
+    "src": Criterion("from-src", "netaddr"),
 }
 FOR: Mapping[str, Criterion] = {
     "any": Criterion("for-any"),
-    "domain": Criterion("for-domain", _LIST),
+    "domain": Criterion("for-domain", "domain"),
     "local": Criterion("for-local"),
-    "rcpt-to": Criterion("for-rcpt-to", _EITHER, says="rcpt-to"),
+    "rcpt-to": Criterion("for-rcpt-to", "mailaddr", says="rcpt-to"),
 }
 OTHERS: Mapping[str, Criterion] = {
-    "auth": Criterion("auth", _EITHER, optional=True, says="auth"),
-    "helo": Criterion("helo", _LIST, says="helo"),
-    "mail-from": Criterion("mail-from", _EITHER, says="mail-from"),
-    "rcpt-to": Criterion("rcpt-to", _EITHER, says="rcpt-to"),
-    "tag": Criterion("tag", _LIST, says="tag"),
+    "auth": Criterion("auth", "user", optional=True, says="auth"),
+    "helo": Criterion("helo", "domain", says="helo"),
+    "mail-from": Criterion("mail-from", "mailaddr", says="mail-from"),
+    "rcpt-to": Criterion("rcpt-to", "mailaddr", says="rcpt-to"),
+    "tag": Criterion("tag", "string", says="tag"),
     "tls": Criterion("tls", says="tls"),
 }
 _WORDS = ("from", "for", *OTHERS)
@@ -100,16 +95,11 @@ def _condition(p: Parser, word: Token, negated: bool, given: set[str]) -> list[C
     if criterion.says:
         _once(p, word, criterion.says, given)
     table = ""
-    regex = bool(criterion.tables) and p.accept("regex") is not None
+    regex = criterion.use is not None and p.accept("regex") is not None
     if regex:
-        place = p.peek()
-        table = table_argument(p, f"{purpose} regex", _LIST)
-        _check_patterns(p, place, table)
-    elif criterion.tables and (not criterion.optional or at_table(p)):
-        place = p.peek()
-        table = table_argument(p, purpose, criterion.tables)
-        if criterion.kind == "from-src":
-            _check_networks(p, place, table)
+        table = table_argument(p, f"{purpose} regex", "regex")
+    elif criterion.use is not None and (not criterion.optional or at_table(p)):
+        table = table_argument(p, purpose, criterion.use)
     made = [Condition(criterion.kind, negated, table, regex)]
     if word.text == "from" and criterion.kind == "mail-from":
         made.insert(0, Condition("from-any"))  # ruleset.c: any client, this sender
@@ -120,33 +110,6 @@ def _once(p: Parser, word: Token, what: str, given: set[str]) -> None:
     if what in given:
         p.report(word, f"{what} is already given for this rule")
     given.add(what)
-
-
-def _check_networks(p: Parser, place: Token, name: str) -> None:
-    table = p.draft.tables.get(name)
-    if table is None or table.kind == "file":
-        return
-    for text, _value in table.entries:
-        if parse_network(text) is None and text.lower() != "local":
-            p.report(place, f'"{text}" is not an address or a network such as 192.0.2.0/24')
-
-
-def _check_patterns(p: Parser, place: Token, name: str) -> None:
-    """The patterns in place, each and all together; those of a file are checked when lookup reads it."""
-    table = p.draft.tables.get(name)
-    if table is None or table.kind != "list":
-        return
-    patterns = [text for text, _value in table.entries]
-    for text in patterns:
-        try:
-            Ere((text,))
-        except EreError as error:
-            p.report(place, f'"{text}" is not a regular expression: {error}')
-            return
-    try:
-        Ere(patterns)
-    except EreError as error:
-        p.report(place, f"the regular expressions together: {error}")
 
 
 def _target(p: Parser) -> str:

@@ -3,6 +3,7 @@
 Runs in the parent and in `smtpd_ps -n`.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from smtpd_ps.config.directives.listen import server_name
@@ -69,7 +70,7 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
         case "auth":
             if draft.hosts is None:
                 p.report(option, "auth must come after host")
-            draft.auth = table_argument(p, "auth", ("map",))
+            draft.auth = table_argument(p, "auth", "relay-credentials")
         case "pki":
             draft.pki = certificate_name(p, "the name of a pki")
         case "helo":
@@ -89,7 +90,7 @@ def mail_from_valid(text: str) -> bool:
 def _hosts(p: Parser, draft: _Draft) -> None:
     token = p.peek()
     draft.hosts = ()
-    name = table_argument(p, "host", ("list",))
+    name = table_argument(p, "host", "relayhosts")
     table = p.draft.tables.get(name)
     if table is None or table.kind == "map":
         return
@@ -100,7 +101,5 @@ def _hosts(p: Parser, draft: _Draft) -> None:
     if len(draft.hosts) > MAX_HOSTS:
         p.report(token, f"at most {MAX_HOSTS} hosts, found {len(draft.hosts)}")
     for text in draft.hosts:
-        try:
+        with suppress(RelayUrlError):  # reported already
             draft.urls += (parse_relay_url(text),)
-        except RelayUrlError as error:
-            p.report(token, f'"{text}": {error}')

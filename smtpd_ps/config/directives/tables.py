@@ -6,13 +6,16 @@ Runs in the parent and in `smtpd_ps -n`. Files are not opened here: lookup reads
 from smtpd_ps.config.model import Table, TableKind, Where
 from smtpd_ps.config.parser import MAX_PATH, Parser
 from smtpd_ps.config.suggestion import suggestion
-from smtpd_ps.config.tokens import Kind
+from smtpd_ps.config.tokens import Kind, Token
+from smtpd_ps.contract.settings import TableUse
+from smtpd_ps.pure.table_uses import NEEDS, check_entry, check_together, kinds_for
 
 MAX_KEY = 1023  # table_static.c
 MAX_VALUE = 2048  # contract.values.Line
 MAX_ENTRIES = 100_000  # contract.settings.TableSettings
 _FILE_TYPES = ("", "file", "static")
 _UNSUPPORTED_TYPES = ("db", "getpwnam", "proc")
+_WORDS = {"list": "list", "map": "mapping"}
 
 Entries = tuple[tuple[str, str], ...]
 
@@ -92,11 +95,11 @@ def at_table(p: Parser) -> bool:
     return p.peek().kind is Kind.WORD or p.at("{", "<")
 
 
-def table_argument(p: Parser, purpose: str, allowed: tuple[TableKind, ...]) -> str:
-    """The table to use for `purpose`; its name, "" where there is none such (reported).
+def table_argument(p: Parser, purpose: str, use: TableUse) -> str:
+    """The table for `purpose`, the words before it; its name, "" where there is none such (reported).
 
-    `allowed` holds the kinds of inline tables that will do; a file says its kind when lookup
-    reads it.
+    What `use` asks (pure/table_uses) is checked here of values in place and of tables declared with
+    values; of files lookup checks it when it reads them.
     """
     token = p.peek()
     if p.at("<"):
@@ -109,7 +112,7 @@ def table_argument(p: Parser, purpose: str, allowed: tuple[TableKind, ...]) -> s
                 named = [known for known in p.draft.tables if not known.startswith("<")]
                 p.report(token, f'no table is declared with the name "{name}"{suggestion(name, named)}')
             return ""
-        _check_kind(p, name, purpose, allowed)
+        _check_use(p, name, purpose, use, token)
         return name
     if p.at("{"):
         kind, entries = inline_values(p)
@@ -118,16 +121,38 @@ def table_argument(p: Parser, purpose: str, allowed: tuple[TableKind, ...]) -> s
     else:
         p.unexpected(f'a value, <table> or values in braces after "{purpose}"', value=True)
     name = p.draft.add_inline_table(kind, entries, token.where)
-    _check_kind(p, name, purpose, allowed, token.where)
+    _check_use(p, name, purpose, use, token)
     return name
 
 
-def _check_kind(p: Parser, name: str, purpose: str, allowed: tuple[TableKind, ...], where: Where | None = None) -> None:
-    kind = p.draft.tables[name].kind
-    if kind == "file" or kind in allowed:
+def _check_use(p: Parser, name: str, purpose: str, use: TableUse, token: Token) -> None:
+    """Note the use, and report what the table lacks for it."""
+    made = p.draft.tables[name]
+    known = p.draft.uses.setdefault(name, {})
+    in_place = name.startswith("<")
+    where = token.where if in_place else p.where
+    kind = made.kind
+    before = kinds_for(known)
+    known[use] = None
+    wanted = kinds_for((use,))
+    if kind == "file":
+        if not kinds_for(known) and before:
+            is_a = _WORDS[before[0]]
+            p.draft.report(where, f'{purpose} needs {NEEDS[wanted[0]]}, but table "{name}" is used as a {is_a} above')
         return
-    wanted = "a mapping such as { key = value }" if allowed == ("map",) else "a list such as { a, b }"
-    what = "these values are" if where else f'table "{name}" is'
-    p.draft.report(
-        where or p.where, f"{purpose} needs {wanted}, but {what} a {'list' if kind == 'list' else 'mapping'}"
-    )
+    if kind not in wanted:
+        what = "these values are" if in_place else f'table "{name}" is'
+        p.draft.report(where, f"{purpose} needs {NEEDS[wanted[0]]}, but {what} a {_WORDS[kind]}")
+        return
+    good = True
+    for key, value in made.entries:
+        try:
+            check_entry((use,), key, value)
+        except ValueError as error:
+            good = False
+            p.report(token, str(error))
+    if good:
+        try:
+            check_together((use,), [key for key, _value in made.entries])
+        except ValueError as error:
+            p.report(token, str(error))
