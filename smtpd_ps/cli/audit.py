@@ -95,7 +95,7 @@ def examine(rows: Sequence[ProcessRow], inspect: Inspect) -> list[Report]:
             found.append(Finding("processes", "it is gone"))
         reports.append(Report(row, expected, seen, found))
     held = {r.row.pid: (r.row.process, r.seen.descriptors or ()) for r in reports if r.seen is not None}
-    for pid, wrong in channel_findings(held, {row.pid: row.index for row in rows}).items():
+    for pid, wrong in channel_findings(held, {row.pid: row.generation for row in rows}).items():
         next(report for report in reports if report.row.pid == pid).findings += wrong
     return reports
 
@@ -149,9 +149,12 @@ def _system() -> str:
 
 
 def _declared(rows: Sequence[ProcessRow]) -> dict[Process, int]:
-    """One of each core process; of those that hold the configuration one of each generation."""
-    count = max(1, len({row.index for row in rows if row.process in GENERATION}))
-    return {process: count if process in GENERATION else 1 for process in _WANTED}
+    """One of each core process; of those that hold the configuration as many as each generation has."""
+    wanted = dict.fromkeys(_WANTED, 0)
+    for process, _generation, configured in {(row.process, row.generation, row.configured) for row in rows}:
+        if process in wanted:
+            wanted[process] += configured
+    return {process: count or 1 for process, count in wanted.items()}
 
 
 def _extra_processes(rows: Sequence[ProcessRow]) -> list[Finding]:
@@ -259,7 +262,7 @@ def _print(
     for report in reports:
         verdict = "differs" if report.findings else "as declared"
         row = report.row
-        generation = f", generation {row.index}" if row.process in (*GENERATION, Process.AGENT) else ""
+        generation = f", generation {row.generation}" if row.process in (*GENERATION, Process.AGENT) else ""
         out.write(f"{row.process.title} (pid {row.pid}{generation}): {verdict}\n")
         for name, seen, declared in _facts(report):
             out.write(f"  {name:<13} {seen:<40} declared: {declared}\n")
@@ -278,7 +281,7 @@ def _as_json(reports: Sequence[Report], general: Sequence[Finding], warnings: Se
         "processes": [
             {
                 "process": report.row.process.title,
-                "index": report.row.index,
+                "generation": report.row.generation,
                 "pid": report.row.pid,
                 "ok": not report.findings,
                 "lines": [{"name": n, "seen": s, "declared": d} for n, s, d in _facts(report)],

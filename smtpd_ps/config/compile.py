@@ -69,11 +69,11 @@ class Slices:
     control: ControlSettings
     assets: tuple[AssetPlan, ...]
     actions: Mapping[str, ActionSettings]
+    counts: Mapping[Process, int]  # of smtp and delivery processes
 
 
 def compile_settings(
     conf: Configuration,
-    smtp_processes: int = 1,
     resolver: str = "",
     allowed_uid: int = 0,
     socket_path: str = paths().submission_socket,
@@ -109,7 +109,6 @@ def compile_settings(
                 hostname=conf.hostname,
                 actions=tuple(ActionSchedule(a.name, _shape(a), a.ttl_secs) for a in actions.values()),
                 ttl_secs=conf.options.queue_ttl_secs,
-                smtp_processes=smtp_processes,
                 max_inflight=conf.options.max_inflight,
                 warn_secs=conf.options.warn_secs,
             ),
@@ -131,6 +130,7 @@ def compile_settings(
         control=_bounded(conf, ControlSettings(allowed_uid=allowed_uid)),
         assets=_assets(conf, tables, listening, relaying),
         actions=MappingProxyType(actions),
+        counts={Process.SMTP: conf.options.smtp_processes, Process.DELIVERY: conf.options.delivery_processes},
     )
 
 

@@ -189,6 +189,8 @@ class Options:
     queue_ttl_secs: int = 4 * 86400
     warn_secs: tuple[int, ...] = (4 * 3600,)
     max_inflight: int = 5000
+    smtp_processes: int = 1
+    delivery_processes: int = 1
     max_connections_per_host: int = 10
     max_connections_per_route: int = 5
     max_mails_per_connection: int = 100

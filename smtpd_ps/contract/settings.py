@@ -158,7 +158,6 @@ class QueueSettings(Value, frozen=True):
     bounce_ttl_secs: Seconds = 7 * 86400
     retry_relay_secs: Seconds = 400
     retry_local_secs: Seconds = 10
-    smtp_processes: U16 = 1
     max_inflight: U32 = 5000
     warn_secs: Annotated[tuple[Seconds, ...], Meta(max_length=4)] = (4 * 3600,)
 

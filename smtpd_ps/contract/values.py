@@ -33,6 +33,12 @@ INLINE_BODY_BYTES = 65536
 InlineBody = Annotated[bytes, Meta(max_length=INLINE_BODY_BYTES)]
 
 
+# A configuration may have several smtp and several delivery processes. Each living one has a seat, a number of its own
+# whose upper part is its generation; a session id begins with the seat of its smtp process.
+MAX_INSTANCES = 8
+MAX_GENERATIONS = 16
+
+
 class Process(IntEnum):
     """Every process there is. `AGENT` and `CLIENT` (an operator's tool) are not core."""
 
@@ -162,6 +168,21 @@ class RouteHost(Value, frozen=True):
     preference: U16 = 0
     tls: TlsUse = "opportunistic"  # what the relay URL asks for; the action's relay_tls may ask for more
     lmtp: bool = False  # an lmtp:// URL
+
+
+def seat_of(generation: int, instance: int) -> int:
+    """The seat of one of the smtp or delivery processes of a generation (of any other process: instance 0)."""
+    return generation * MAX_INSTANCES + instance
+
+
+def generation_of(seat: int) -> int:
+    """The generation whose process has this seat."""
+    return seat // MAX_INSTANCES
+
+
+def seat_of_session(session: int) -> int:
+    """The seat of the smtp process that a session is of."""
+    return session >> 56
 
 
 def message_id_text(msgid: int) -> str:

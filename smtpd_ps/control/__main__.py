@@ -17,12 +17,12 @@ def main() -> None:
     door = Door(child.loop, child.log, desk, child.setup.settings.allowed_uid)
 
     def new_peer(message: m.NewPeer, fd: int) -> None:
-        process, index = message.process, message.index
-        handlers = desk.handlers(process, index)
-        desk.attach(process, child.join(process, fd, handlers, lambda: desk.detach(process, index)), index)
+        process, seat = message.process, message.seat
+        handlers = desk.handlers(process, seat)
+        desk.attach(process, child.join(process, fd, handlers, lambda: desk.detach(process, seat)), seat)
 
     def reload(message: m.ControlReload) -> None:
-        desk.serve(message.index)
+        desk.serve(message.generation)
         while child.listeners:  # the first generation serves: there is someone to ask
             door.open(child.listeners.pop()[1])
 

@@ -14,7 +14,7 @@ import msgspec
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import GENERATION
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.values import Process, generation_of, seat_of
 from smtpd_ps.runtime.log import Log
 
 
@@ -50,7 +50,7 @@ def answerers(request: m.Message) -> tuple[Process, ...]:
     return _ANSWERERS[type(request)]
 
 
-Peer = tuple[Process, int]  # the number is smtp's and delivery's generation, else 0
+Peer = tuple[Process, int]  # with its seat; 0 for those that last
 
 
 @dataclass(slots=True)
@@ -77,44 +77,51 @@ class Desk:
         self._numbers = itertools.count(1)
         self.sessions = 0
 
-    def attach(self, peer: Process, channel: Sender, index: int = 0) -> None:
+    def attach(self, peer: Process, channel: Sender, seat: int = 0) -> None:
         """Tell the desk how to reach `peer`."""
-        self._peers[peer, index] = channel
+        self._peers[peer, seat] = channel
         if peer is Process.SMTP and self._smtp_paused:
             channel.send(m.Pause(0, "smtp", True))  # nobody waits for the answer
 
-    def serve(self, index: int) -> None:
+    def serve(self, generation: int) -> None:
         """This generation serves from now on."""
-        self._serving = index
+        self._serving = generation
 
-    def detach(self, peer: Process, index: int) -> bool:
+    def detach(self, peer: Process, seat: int) -> bool:
         """A process of an old generation has left: it answers no more. False when it may not leave."""
-        if index == self._serving:
+        if generation_of(seat) == self._serving:
             return False
-        self._peers.pop((peer, index), None)
+        self._peers.pop((peer, seat), None)
         for number, case in list(self._cases.items()):
-            if (peer, index) in case.waiting:
-                self._answered((peer, index), m.Done(number, True))
+            if (peer, seat) in case.waiting:
+                self._answered((peer, seat), m.Done(number, True))
         return True
 
     def _reachable(self, request: m.Message) -> list[Peer]:
-        """Counters come from all generations, everything else from the one that serves."""
+        """Counters come from all generations, everything else from the one that serves; an order goes to
+        all processes of a kind, a question to the first of them.
+        """
         asked = answerers(request)
         if isinstance(request, m.ShowStats):
             return [peer for peer in self._peers if peer[0] in asked]
-        return [(process, self._serving if process in GENERATION else 0) for process in asked]
+        if isinstance(request, m.Pause):
+            return [peer for peer in self._peers if peer[0] in asked and self._serves(peer)]
+        return [(process, seat_of(self._serving, 0) if process in GENERATION else 0) for process in asked]
 
-    def handlers(self, peer: Process, index: int = 0) -> dict[type[m.Message], Callable[..., None]]:
+    def _serves(self, peer: Peer) -> bool:
+        return peer[0] not in GENERATION or generation_of(peer[1]) == self._serving
+
+    def handlers(self, peer: Process, seat: int = 0) -> dict[type[m.Message], Callable[..., None]]:
         """What `peer` may answer."""
         if peer is Process.LOOKUP:
-            return {m.ExplainStep: self._on_part, m.Done: lambda done: self._answered((peer, index), done)}
+            return {m.ExplainStep: self._on_part, m.Done: lambda done: self._answered((peer, seat), done)}
         return {
             m.Counters: self._on_counters,
             m.TextPart: self._on_part,
             m.BytesPart: self._on_part,
             m.QueueRow: self._on_part,
             m.ProcessRow: self._on_part,
-            m.Done: lambda done: self._answered((peer, index), done),
+            m.Done: lambda done: self._answered((peer, seat), done),
         }
 
     def ask(self, client: Sender, request: m.Message) -> int:

@@ -20,7 +20,7 @@ def main() -> None:
     assert isinstance(child.setup, m.DeliverySetup)
     settings = child.setup.settings
     certificates = {asset.name: read_certificate(fd) for asset, fd in child.assets if asset.kind == "cert"}
-    keys = child.peers[Process.KEYS]
+    keys = child.peer(Process.KEYS)
     try:
         make_pump = make_pumps(settings, certificates, lambda: RemoteSigner(keys, Process.DELIVERY, child.fail))
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line in the log

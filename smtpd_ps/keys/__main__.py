@@ -4,6 +4,8 @@
 operator's files before it is confined, and requests of smtp and delivery afterwards.
 """
 
+import socket
+
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Process
 from smtpd_ps.keys.files import PairError, load_keys
@@ -28,19 +30,22 @@ def main() -> None:
     service = SigningService(loaded, child.log.warning)
     child.confine()
     for peer in (Process.SMTP, Process.DELIVERY):
-        if peer in child.peers:
-            service.attach(peer, _channel(child, peer, service))
+        for sock in child.peers.get(peer, {}).values():
+            _serve(child, peer, sock, service)
     child.serve({})
 
 
-def _channel(child: Child, peer: Process, service: SigningService) -> Channel:
-    """A peer that leaves in order, as at the end of a drain, does not take keys from the other one."""
+def _serve(child: Child, peer: Process, sock: socket.socket, service: SigningService) -> None:
+    """A peer that leaves in order, as at the end of a drain, does not take keys from the others."""
 
     def gone(reason: str) -> None:
         if reason:
             child.fail(f"{peer.title}: {reason}", EXIT_VIOLATION)
 
-    return Channel(child.loop, child.peers[peer], Process.KEYS, peer, service.handlers(peer), gone)
+    def sign(request: m.Sign) -> None:
+        channel.send(m.Signature(service.sign(peer, request)))
+
+    channel: Channel = Channel(child.loop, sock, Process.KEYS, peer, {m.Sign: sign}, gone)
 
 
 if __name__ == "__main__":

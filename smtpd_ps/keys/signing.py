@@ -4,21 +4,10 @@ Runs in keys; judges requests of smtp and delivery, which may have been taken ov
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Protocol
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Process
 from smtpd_ps.keys.private_key import PrivateKey
-
-MessageHandler = Callable[..., None]
-
-
-class Answers(Protocol):
-    """What answers go through: a channel."""
-
-    def send(self, message: m.Message, *fds: int) -> None:
-        """Send one message."""
 
 
 class SigningService:
@@ -27,19 +16,11 @@ class SigningService:
     def __init__(self, keys: Mapping[str, PrivateKey], warn: Callable[[str], None]) -> None:
         self._keys = keys
         self._warn = warn
-        self._answers: dict[Process, Answers] = {}
         self.signed = 0
         self.refused = 0
 
-    def handlers(self, peer: Process) -> dict[type[m.Message], MessageHandler]:
-        """For a channel to `peer`."""
-        return {m.Sign: partial(self._on_sign, peer)}
-
-    def attach(self, peer: Process, answers: Answers) -> None:
-        """Answers to `peer` go there."""
-        self._answers[peer] = answers
-
-    def _on_sign(self, peer: Process, request: m.Sign) -> None:
+    def sign(self, peer: Process, request: m.Sign) -> bytes:
+        """The signature that `peer` asks for; empty where it is refused."""
         signature = b""
         key = self._keys.get(request.pki)
         if key is None:
@@ -56,4 +37,4 @@ class SigningService:
             self.signed += 1
         else:
             self.refused += 1
-        self._answers[peer].send(m.Signature(signature))
+        return signature

@@ -1,5 +1,7 @@
 """The lookup process: `python -m smtpd_ps.lookup`, started by the parent."""
 
+from functools import partial
+
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Process
 from smtpd_ps.lookup import dns_wire
@@ -23,7 +25,7 @@ def main() -> None:
         hashes = PasswordHashes(crypt_r.load())
         missing = hashes.preload(schemes_in(files.tables))
         checking = Checking(child.loop, hashes)
-        desk = Desk(child.loop, settings, files, hashes, checking, child.log.warning)
+        desk = Desk(child.loop, settings, files, hashes, checking, child.log.warning, child.fail)
     except FilesError as error:
         for line in error.errors:
             child.log.error(line)
@@ -36,7 +38,8 @@ def main() -> None:
     child.confine()
     checking.start()
     for peer in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.CONTROL):
-        desk.attach(peer, child.channel(peer, desk.handlers(peer)))
+        for seat, channel in child.channels(peer, partial(desk.handlers, peer)).items():
+            desk.attach(peer, channel, seat)
     child.serve(desk.handlers(Process.PARENT), on_parent=lambda channel: desk.attach(Process.PARENT, channel))
 
 

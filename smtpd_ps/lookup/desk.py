@@ -5,11 +5,11 @@ afterwards.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import LookupSettings
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.values import Process, seat_of_session
 from smtpd_ps.lookup.addresses import AddressBook, has_global_ipv6
 from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.credentials import Credentials
@@ -49,8 +49,10 @@ class Desk:
         hashes: PasswordHashes,
         checking: Checking,
         warn: Callable[[str], None],
+        fail: Callable[[str], NoReturn],
     ) -> None:
-        self._peers_by_process: dict[Process, Sender] = {}
+        self._peers: dict[tuple[Process, int], Sender] = {}  # by process and seat
+        self._fail = fail
         self._settings = settings
         self._tables = files.tables
         resolver = Resolver(loop, Servers(loop, files.resolver))
@@ -61,10 +63,10 @@ class Desk:
         self._users = Users(loop, to(Process.PARENT))
         self._recipients = Recipients(
             loop, self.sessions, expander, self._users,
-            to(Process.QUEUE), to(Process.SMTP), to(Process.QUEUE), warn,
+            to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn,
         )  # fmt: skip
         self._credentials = Credentials(
-            loop, self.sessions, files.tables, checking, to(Process.SMTP), to(Process.PARENT), warn
+            loop, self.sessions, files.tables, checking, self._to_smtp, to(Process.PARENT), warn
         )
         self._names = Peers(loop, resolver, book)
         self._routes = RelayRoutes(
@@ -97,28 +99,45 @@ class Desk:
         self._credentials.use(self._tables)
         self._routes.use(self._tables)
 
-    def attach(self, process: Process, channel: Sender) -> None:
-        """Where messages for `process` go from now on."""
-        self._peers_by_process[process] = channel
+    def attach(self, process: Process, channel: Sender, seat: int = 0) -> None:
+        """Where messages for `process` go from now on; smtp and delivery may be several."""
+        self._peers[process, seat] = channel
+
+    def _to_smtp(self, message: m.PeerInfo | m.AuthReply | m.RcptRefuse) -> None:
+        """To the process that has the session."""
+        self._peers[Process.SMTP, seat_of_session(message.session)].send(message)
 
     def _to(self, process: Process) -> Callable[[m.Message], None]:
-        peers = self._peers_by_process
-        return lambda message: peers[process].send(message)
+        peers = self._peers
+        return lambda message: peers[process, 0].send(message)
 
-    def handlers(self, process: Process) -> Mapping[type[m.Message], Callable[..., None]]:
-        """What is taken from `process`."""
+    def _handlers_for_smtp(self, seat: int) -> Mapping[type[m.Message], Callable[..., None]]:
+        """What an smtp process may say: of its own sessions only."""
+
+        def own(handler: Callable[..., None]) -> Callable[..., None]:
+            def handle(message: m.PeerQuery | m.AuthRequest | m.RcptRequest | m.SessionEnd) -> None:
+                if seat_of_session(message.session) != seat:
+                    self._fail(f"smtp {seat} names a session of smtp {seat_of_session(message.session)}")
+                handler(message)
+
+            return handle
+
+        return {
+            m.PeerQuery: own(self._peer),
+            m.AuthRequest: own(self._credentials.requested),
+            m.RcptRequest: own(self._recipients.requested),
+            m.SessionEnd: own(self._session_end),
+        }
+
+    def handlers(self, process: Process, seat: int = 0) -> Mapping[type[m.Message], Callable[..., None]]:
+        """What is taken from `process`; smtp and delivery are told apart by their seats."""
         match process:
             case Process.SMTP:
-                return {
-                    m.PeerQuery: self._peer,
-                    m.AuthRequest: self._credentials.requested,
-                    m.RcptRequest: self._recipients.requested,
-                    m.SessionEnd: self._session_end,
-                }
+                return self._handlers_for_smtp(seat)
+            case Process.DELIVERY:
+                return {m.RouteQuery: lambda query: self._routes.find(query, self._peers[process, seat].send)}
             case Process.QUEUE:
                 return {m.BounceQuery: self._recipients.bounced}
-            case Process.DELIVERY:
-                return {m.RouteQuery: self._route}
             case Process.CONTROL:
                 return {m.Explain: self._explanations.requested}
             case Process.PARENT:
@@ -134,19 +153,16 @@ class Desk:
         session = self.sessions.open(query.session, query.address, query.tag)
         if session is None:
             self._warn("too many sessions")
-            self._peers_by_process[Process.SMTP].send(m.PeerInfo(query.session, "", False))
+            self._to_smtp(m.PeerInfo(query.session, "", False))
             return
 
         def done(name: str, confirmed: bool, told: bool) -> None:
             for request in self.sessions.named(session, name, told):
                 self._recipients.decide(session, request)
             if self.sessions.get(query.session) is session:
-                self._peers_by_process[Process.SMTP].send(m.PeerInfo(query.session, name, confirmed))
+                self._to_smtp(m.PeerInfo(query.session, name, confirmed))
 
         self._names.ask(query.address, done)
 
     def _session_end(self, message: m.SessionEnd) -> None:
         self.sessions.close(message.session)
-
-    def _route(self, query: m.RouteQuery) -> None:
-        self._routes.find(query, self._peers_by_process[Process.DELIVERY].send)

@@ -7,12 +7,13 @@ go ends the daemon, and that of one that is just starting ends its crew.
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import LASTING, channel_peers
-from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.contract.values import Phase, Process, seat_of
 from smtpd_ps.runtime.channel import Channel, Handlers
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
@@ -33,13 +34,21 @@ class SetupPlan:
     assets: tuple[tuple[m.Asset, str], ...] = ()  # with the path to open
 
 
+class Post(NamedTuple):
+    """What there is one process for. Of smtp and delivery there may be several."""
+
+    process: Process
+    instance: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """One running child, as the parent sees it."""
 
-    process: Process
+    post: Post
     pid: int
-    index: int  # its generation
+    generation: int
+    siblings: int  # processes of its kind in its crew, itself among them
     plan: SetupPlan
     channel: Channel = field(init=False)
     ready: bool = False
@@ -51,6 +60,16 @@ class Child:
     reason: str = ""  # why it failed, or why its channel closed; "" for a plain end
     end: str = ""  # how the process ended
     on_drained: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def process(self) -> Process:
+        """Which kind of process it is."""
+        return self.post.process
+
+    @property
+    def name(self) -> str:
+        """For logs: of several, the first is called as if it were alone."""
+        return f"{self.process.title} {self.post.instance + 1}" if self.post.instance else self.process.title
 
     def tell(self, message: m.Message, *fds: int) -> None:
         """Send a message; to one that is gone it is dropped."""
@@ -93,24 +112,28 @@ class Crew:
         self.index = index
         self.on_ready = on_ready
         self.on_failed = on_failed
-        self.by_process: dict[Process, Child] = {}
+        self.children: dict[Post, Child] = {}
         self.starting = True
         self.judging = False
         self.patience: Timer | None = None
         # Ends for queue and control, by who is to have it and who is at the other end.
-        self.outer_ends: dict[tuple[Process, Process], socket.socket] = {}
-        self.inner_ends: dict[tuple[Process, Process], socket.socket] = {}
+        self.outer_ends: dict[tuple[Process, Post], socket.socket] = {}
+        self.inner_ends: dict[tuple[Post, Post], socket.socket] = {}
 
-    def make_pairs(self, processes: tuple[Process, ...]) -> None:
+    def of(self, process: Process) -> list[Child]:
+        """Its processes of one kind."""
+        return [child for child in self.children.values() if child.process is process]
+
+    def make_pairs(self, posts: Sequence[Post]) -> None:
         """A socketpair for every channel within the crew, and from a generation to those that last."""
-        for process in processes:
-            for peer in channel_peers(process):
-                if (process, peer) in self.inner_ends:
-                    continue
-                if peer in processes:
-                    self.inner_ends[process, peer], self.inner_ends[peer, process] = socket.socketpair()
-                elif peer in LASTING:
-                    self.inner_ends[process, peer], self.outer_ends[peer, process] = socket.socketpair()
+        for post in posts:
+            for peer in channel_peers(post.process):
+                within = [other for other in posts if other.process is peer]
+                if not within and peer in LASTING:
+                    self.inner_ends[post, Post(peer)], self.outer_ends[peer, post] = socket.socketpair()
+                for other in within:
+                    if (post, other) not in self.inner_ends:
+                        self.inner_ends[post, other], self.inner_ends[other, post] = socket.socketpair()
 
     def close_ends(self) -> None:
         """Close the ends that nobody got."""
@@ -122,7 +145,7 @@ class Crew:
     @property
     def ready(self) -> bool:
         """Whether all of them are."""
-        return all(child.ready for child in self.by_process.values())
+        return all(child.ready for child in self.children.values())
 
     def started(self) -> None:
         """It serves from now on."""
@@ -146,27 +169,35 @@ class Children:
     # Starting.
 
     def start(
-        self, crew: Crew, plans: Mapping[Process, SetupPlan], handlers: Mapping[Process, Handlers], patience_secs: float
+        self,
+        crew: Crew,
+        plans: Mapping[Post, SetupPlan],
+        handlers: Callable[[Child], Handlers],
+        patience_secs: float,
     ) -> None:
-        """Spawn a crew and send each its set-up; keys' Ready lets the others begin. Raises OSError."""
+        """Spawn a crew and send each its set-up; keys' Ready lets the others begin. Raises OSError.
+
+        `handlers` says what a child may ask, beyond what all may.
+        """
         crew.patience = self.loop.call_later(patience_secs, lambda: self._not_ready(crew, patience_secs))
         try:
             crew.make_pairs(tuple(plans))
-            for process, plan in plans.items():
-                self._spawn(crew, process, plan, handlers.get(process, {}))
-            if Process.KEYS in crew.by_process:
-                self._set_up(crew, crew.by_process[Process.KEYS])
-            else:
-                for child in crew.by_process.values():
-                    self._set_up(crew, child)
+            kinds = [post.process for post in plans]
+            for post, plan in plans.items():
+                self._spawn(crew, post, kinds.count(post.process), plan, handlers)
+            for child in crew.of(Process.KEYS) or crew.children.values():
+                self._set_up(crew, child)
         except OSError:
             crew.patience.cancel()
             raise
 
-    def _spawn(self, crew: Crew, process: Process, plan: SetupPlan, given: Handlers) -> None:
+    def _spawn(
+        self, crew: Crew, post: Post, siblings: int, plan: SetupPlan, given: Callable[[Child], Handlers]
+    ) -> None:
+        process = post.process
         pid, sock = spawn(process, plan.common.foreground)
-        child = Child(process, pid, crew.index, plan)
-        handlers = dict(given)
+        child = Child(post, pid, crew.index, siblings, plan)
+        handlers = dict(given(child))
         handlers[m.Ready] = lambda _message: self._on_ready(crew, child)
         handlers[m.Failed] = lambda message: self._on_failed(child, message)
         if process in _DRAINED_BY:
@@ -175,17 +206,19 @@ class Children:
             self.loop, sock, Process.PARENT, process, handlers, lambda why: self._on_close(crew, child, why),
             Phase.SETUP,
         )  # fmt: skip
-        crew.by_process[process] = child
+        crew.children[post] = child
         self.living.append(child)
 
     def _set_up(self, crew: Crew, child: Child) -> None:
         """Raises OSError where a file cannot be opened."""
         plan = child.plan
-        peers = [peer for process, peer in crew.inner_ends if process is child.process]
+        peers = [peer for post, peer in crew.inner_ends if post == child.post]
         child.channel.send(_with_counts(plan.common, len(peers), len(plan.assets)))
         child.channel.send(plan.setup)
         for peer in peers:
-            child.channel.send(m.PeerChannel(peer), crew.inner_ends.pop((child.process, peer)).detach())
+            seat = 0 if peer.process in LASTING else seat_of(crew.index, peer.instance)
+            end = crew.inner_ends.pop((child.post, peer))
+            child.channel.send(m.PeerChannel(peer.process, seat), end.detach())
         for asset, path in plan.assets:
             child.channel.send(asset, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
@@ -194,7 +227,7 @@ class Children:
         if child.process is Process.KEYS:
             child.go()
             try:
-                for other in crew.by_process.values():
+                for other in crew.children.values():
                     if other is not child:
                         self._set_up(crew, other)
             except OSError as error:
@@ -206,7 +239,7 @@ class Children:
         child.reason = message.text
 
     def _not_ready(self, crew: Crew, patience_secs: float) -> None:
-        late = [child.process.title for child in crew.by_process.values() if not child.ready]
+        late = [child.name for child in crew.children.values() if not child.ready]
         self._fail(crew, f"not ready after {patience_secs:.0f} s: {', '.join(late)}")
 
     def _fail(self, crew: Crew, text: str) -> None:
@@ -231,7 +264,7 @@ class Children:
 
     def _judge_crew(self, crew: Crew) -> None:
         if not self.ending and crew.starting:
-            self._fail(crew, self._verdict(list(crew.by_process.values())))
+            self._fail(crew, self._verdict(list(crew.children.values())))
 
     def _judge(self) -> None:
         if not self.ending:
@@ -244,7 +277,7 @@ class Children:
             child.end = self._end_of(child)
         culprit = min(suspects, key=_innocence)
         how = "; ".join(text for text in (culprit.reason, culprit.end) if text)
-        return f"lost child {culprit.process.title} (pid {culprit.pid}): {how}"
+        return f"lost child {culprit.name} (pid {culprit.pid}): {how}"
 
     def _end_of(self, child: Child) -> str:
         for _ in range(20):
@@ -267,7 +300,7 @@ class Children:
         """Close a crew's channels, at which its children end; `kill`: those that never served."""
         crew.started()
         crew.close_ends()
-        for child in crew.by_process.values():
+        for child in crew.children.values():
             child.released, child.released_at = True, self.loop.now()
             child.channel.close()
             if not child.reaped:
@@ -285,7 +318,7 @@ class Children:
             if pid:
                 child.reaped = True
                 self._leaving.remove(child)
-                self.log.debug(f"{child.process.title} (pid {child.pid}) of generation {child.index} ended: "
+                self.log.debug(f"{child.name} (pid {child.pid}) of generation {child.generation} ended: "
                                f"{describe_exit(status)}")  # fmt: skip
 
     def _hurry_leaving(self) -> None:
@@ -293,7 +326,7 @@ class Children:
             self.reap()
             for child in self._leaving:
                 if self.loop.now() - child.released_at >= EXIT_PATIENCE_SECS:
-                    self.log.warning(f"ending {child.process.title} (pid {child.pid}), which does not leave")
+                    self.log.warning(f"ending {child.name} (pid {child.pid}), which does not leave")
                     os.kill(child.pid, 9)
 
     def end(self) -> None:
@@ -309,7 +342,7 @@ class Children:
                     waiting.remove(child)
             if waiting and self.loop.now() > deadline:
                 for child in waiting:
-                    self.log.warning(f"ending {child.process.title} (pid {child.pid}), which does not stop")
+                    self.log.warning(f"ending {child.name} (pid {child.pid}), which does not stop")
                     os.kill(child.pid, 9)
                     os.waitpid(child.pid, 0)
                 return

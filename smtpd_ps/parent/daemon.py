@@ -14,7 +14,7 @@ from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import LASTING
 from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.parent.agents import Agents
-from smtpd_ps.parent.children import Child, Children, Crew, reason_of
+from smtpd_ps.parent.children import Child, Children, Crew, Post, reason_of
 from smtpd_ps.parent.generation import Generation, Plan
 from smtpd_ps.parent.generations import START_SECS, Generations
 from smtpd_ps.parent.listeners import Listeners
@@ -65,36 +65,38 @@ class Daemon:
         self, index: int, plan: Plan, on_ready: Callable[[], None], on_failed: Callable[[str], None]
     ) -> Generation:
         crew = Crew(index, on_ready, on_failed)
-        agents = Agents(
-            self.loop, self.log, dict(plan.actions), plan.hostname, self.privileged, self.foreground,
-            lambda message, *fds: crew.by_process[Process.DELIVERY].tell(message, *fds), self.forbidden_users,
-        )  # fmt: skip
-        auth = SystemAuth(self.loop, self.log, lambda reply: crew.by_process[Process.LOOKUP].tell(reply))
+
+        def make_agents(answer: Callable[..., None]) -> Agents:
+            return Agents(
+                self.loop, self.log, dict(plan.actions), plan.hostname, self.privileged, self.foreground,
+                answer, self.forbidden_users,
+            )  # fmt: skip
 
         def tell(process: Process, message: m.Message, *fds: int) -> None:
-            (self._child(process) if process in LASTING else crew.by_process[process]).tell(message, *fds)
+            (self._child(process) if process in LASTING else crew.children[Post(process)]).tell(message, *fds)
 
-        return Generation(plan, crew, agents, auth, TableFiles(self.log, plan.tables, tell))
+        auth = SystemAuth(self.loop, self.log, lambda reply: tell(Process.LOOKUP, reply))
+        return Generation(plan, crew, make_agents, auth, TableFiles(self.log, plan.tables, tell))
 
-    def _handlers(self) -> dict[Process, Handlers]:
+    def _handlers(self, child: Child) -> Handlers:
+        if child.process is not Process.CONTROL:
+            return {}
         return {
-            Process.CONTROL: {
-                # Processes that are just starting are not yet as their policies say, and have read the tables.
-                m.ShowProcesses: lambda request: self._when_settled(lambda: self._show_processes(request)),
-                m.UpdateTable: lambda request: self._when_settled(lambda: self._update_table(request)),
-                m.SetLog: self._set_log,
-                m.Reload: self._reload,
-                m.Stop: self._stop_requested,
-            },
+            # Processes that are just starting are not yet as their policies say, and have read the tables.
+            m.ShowProcesses: lambda request: self._when_settled(lambda: self._show_processes(request)),
+            m.UpdateTable: lambda request: self._when_settled(lambda: self._update_table(request)),
+            m.SetLog: self._set_log,
+            m.Reload: self._reload,
+            m.Stop: self._stop_requested,
         }
 
     def run(self) -> int:
         """Serve until stopped; the exit status."""
         watch_signals(self.loop, (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP), self._signal)
         try:
-            lasting = {process: self.plan.children[process] for process in LASTING}
+            lasting = {Post(process): self.plan.children[process] for process in LASTING}
             try:
-                self.children.start(self._lasting, lasting, self._handlers(), START_SECS)
+                self.children.start(self._lasting, lasting, self._handlers, START_SECS)
                 self.generations.start(self.plan, self._ready, self._lost)
             except OSError as error:
                 self._lost(f"cannot start the processes: {reason_of(error)}")
@@ -119,7 +121,7 @@ class Daemon:
         if self._lasting.starting or starting is None or not starting.crew.ready:
             return
         try:
-            self.generations.serve(self._lasting.by_process)
+            self.generations.serve(self._lasting_children())
         except OSError as error:
             self._lost(f"cannot hand over the listeners: {reason_of(error)}")
             return
@@ -128,7 +130,10 @@ class Daemon:
         self.on_serving()
 
     def _child(self, process: Process) -> Child:
-        return self._lasting.by_process[process]
+        return self._lasting.children[Post(process)]
+
+    def _lasting_children(self) -> dict[Process, Child]:
+        return {process: self._child(process) for process in LASTING}
 
     def _lost(self, text: str) -> None:
         self.log.critical(text)
@@ -141,7 +146,7 @@ class Daemon:
                 self.generations.reap()
             case signal.SIGHUP:
                 self.log.info("SIGHUP received")
-                self.generations.reload(self._lasting.by_process, lambda _ok, _text: None)  # the log says it
+                self.generations.reload(self._lasting_children(), lambda _ok, _text: None)  # the log says it
             case _:
                 self.stop(f"{signal.Signals(number).name} received")
 
@@ -175,7 +180,7 @@ class Daemon:
 
     def _reload(self, request: m.Reload) -> None:
         self.generations.reload(
-            self._lasting.by_process, lambda ok, text: self._tell_control(m.Done(request.client, ok, text))
+            self._lasting_children(), lambda ok, text: self._tell_control(m.Done(request.client, ok, text))
         )
 
     def _set_log(self, request: m.SetLog) -> None:
@@ -203,13 +208,19 @@ class Daemon:
         current.tables.update(request)
 
     def _show_processes(self, request: m.ShowProcesses) -> None:
-        rows = [(Process.PARENT, 0, os.getpid(), "root" if self.privileged else "", "")]
+        client, privileged = request.client, self.privileged
+        user = "root" if privileged else ""
+        rows = [m.ProcessRow(client, Process.PARENT, 0, os.getpid(), user, "", privileged)]
         for child in self.children.living:
             common = child.plan.common
-            rows.append((child.process, child.index, child.pid, common.user, common.root))
-        for generation in self.generations.all():
-            for pid, agent in generation.agents.running.items():
-                rows.append((Process.AGENT, generation.index, pid, agent.user, ""))
-        for process, index, pid, user, root in rows:
-            self._tell_control(m.ProcessRow(request.client, process, index, pid, user, root, self.privileged))
-        self._tell_control(m.Done(request.client, True, count=len(rows)))
+            rows.append(m.ProcessRow(
+                client, child.process, child.generation, child.pid, common.user, common.root, privileged,
+                configured=child.siblings,
+            ))  # fmt: skip
+        for one in self.generations.all():
+            for agents in one.agents:
+                for pid, agent in agents.running.items():
+                    rows.append(m.ProcessRow(client, Process.AGENT, one.index, pid, agent.user, "", privileged))
+        for row in rows:
+            self._tell_control(row)
+        self._tell_control(m.Done(client, True, count=len(rows)))

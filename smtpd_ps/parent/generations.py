@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.values import MAX_GENERATIONS, Process
+from smtpd_ps.parent.agents import Agents
 from smtpd_ps.parent.children import Child, Children, reason_of
 from smtpd_ps.parent.generation import Generation, Plan
 from smtpd_ps.parent.listeners import Listeners
@@ -21,7 +22,6 @@ RELOAD_SECS = 30.0  # the operator waits for this one
 RETIRE_SECS = 5.0  # for an old smtp to say that it accepts nobody any more
 RETIRED_KEPT = 4  # that end in their own time; older ones are hurried
 RETIRED_MOST = 8  # beyond it there is no reload
-INDEXES = 128  # a session id has 7 bits for it
 MAX_TEXT = 2000  # of an answer
 
 Answer = Callable[[bool, str], None]
@@ -66,7 +66,7 @@ class Generations:
     def start(self, plan: Plan, on_ready: Callable[[], None], on_failed: Callable[[str], None]) -> None:
         """Start the first generation. Raises OSError."""
         self.starting = generation = self.make(0, plan, on_ready, on_failed)
-        self.children.start(generation.crew, generation.plans(), generation.handlers(), START_SECS)
+        self.children.start(generation.crew, generation.plans(), generation.handlers, START_SECS)
 
     def serve(self, lasting: Mapping[Process, Child]) -> None:
         """Let the starting generation take over. Raises OSError, having changed nothing."""
@@ -75,7 +75,7 @@ class Generations:
         generation.go(lasting)
         self.starting, self.current = None, generation
         self.listeners.adopt()
-        for child in generation.crew.by_process.values():
+        for child in generation.crew.children.values():
             if child.plan.common.verbose != self.log.verbose:
                 child.tell(m.LogLevel(self.log.verbose))
 
@@ -102,7 +102,7 @@ class Generations:
         generation = self.make(self._next_index(), plan, lambda: self._ready(lasting), self._failed)
         self.starting = generation
         try:
-            self.children.start(generation.crew, generation.plans(), generation.handlers(), RELOAD_SECS)
+            self.children.start(generation.crew, generation.plans(), generation.handlers, RELOAD_SECS)
         except OSError as error:
             self._failed(f"cannot start the processes: {reason_of(error)}")
 
@@ -111,7 +111,7 @@ class Generations:
         assert self.current is not None
         index = self.current.index
         while index in taken:
-            index = (index + 1) % INDEXES
+            index = (index + 1) % MAX_GENERATIONS
         return index
 
     def _ready(self, lasting: Mapping[Process, Child]) -> None:
@@ -170,9 +170,12 @@ class Generations:
     def reap(self) -> None:
         """Collect what has ended (after SIGCHLD)."""
         self.children.reap()
-        for generation in (*self.all(), *self._gone):
-            generation.agents.reap()
-        self._gone = [generation for generation in self._gone if generation.agents.running]
+        for agents in self._agents():
+            agents.reap()
+        self._gone = [generation for generation in self._gone if any(agents.running for agents in generation.agents)]
+
+    def _agents(self) -> list[Agents]:
+        return [agents for generation in (*self.all(), *self._gone) for agents in generation.agents]
 
     def stop(self) -> None:
         """The daemon stops: a reload under way comes to nothing, and no generation ends before the others."""
@@ -182,8 +185,8 @@ class Generations:
 
     def drain(self, process: Process, on_drained: Callable[[], None]) -> None:
         """Have this process of every generation finish what is under way."""
-        generations = self.all()
-        left = len(generations)
+        children = [child for generation in self.all() for child in generation.crew.of(process)]
+        left = len(children)
 
         def drained() -> None:
             nonlocal left
@@ -191,10 +194,10 @@ class Generations:
             if not left:
                 on_drained()
 
-        for generation in generations:
-            generation.child(process).drain(drained)
+        for child in children:
+            child.drain(drained)
 
     def end_agents(self) -> None:
         """End all agents, when delivery is gone."""
-        for generation in (*self.all(), *self._gone):
-            generation.agents.end()
+        for agents in self._agents():
+            agents.end()

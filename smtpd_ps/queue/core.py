@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import QueueSettings
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.values import Process, generation_of
 from smtpd_ps.queue.desk import Desk
 from smtpd_ps.queue.dispatch import Dispatcher
 from smtpd_ps.queue.group import Committer
@@ -78,28 +78,28 @@ class Queue:
     def _all(self, handlers: Mapping[type[m.Message], Callable[..., None]]) -> Handlers:
         return {kind: self._guarded(handler) for kind, handler in handlers.items()}
 
-    def lookup_handlers(self, index: int = 0) -> Handlers:
-        """What lookup of generation `index` says."""
-        intake, notices = self.intake, self.notices
+    def lookup_handlers(self, seat: int = 0) -> Handlers:
+        """What lookup of a generation says."""
+        intake, notices, generation = self.intake, self.notices, generation_of(seat)
         return self._all({
-            m.RcptAccept: lambda message: intake.rcpt_accept(index, message),
-            m.BounceRoute: lambda message: notices.bounce_route(index, message),
+            m.RcptAccept: lambda message: intake.rcpt_accept(generation, message),
+            m.BounceRoute: lambda message: notices.bounce_route(generation, message),
         })  # fmt: skip
 
-    def smtp_handlers(self, index: int) -> Handlers:
-        """What smtp of generation `index` says."""
+    def smtp_handlers(self, seat: int) -> Handlers:
+        """What the smtp process at `seat` says."""
         intake = self.intake
         return self._all({
-            m.Commit: lambda message: intake.commit(index, message),
-            m.BodyOpen: lambda message: intake.body_open(index, message),
-            m.CommitFile: lambda message: intake.commit_file(index, message),
-            m.Abort: lambda message: intake.abort(index, message),
+            m.Commit: lambda message: intake.commit(seat, message),
+            m.BodyOpen: lambda message: intake.body_open(seat, message),
+            m.CommitFile: lambda message: intake.commit_file(seat, message),
+            m.Abort: lambda message: intake.abort(seat, message),
         })  # fmt: skip
 
-    def delivery_handlers(self, index: int = 0) -> Handlers:
-        """What delivery of generation `index` says."""
+    def delivery_handlers(self, seat: int = 0) -> Handlers:
+        """What the delivery process at `seat` says."""
         dispatcher = self.dispatcher
-        return self._all({m.Outcome: lambda message: dispatcher.outcome(index, message)})
+        return self._all({m.Outcome: lambda message: dispatcher.outcome(seat, message)})
 
     def control_handlers(self) -> Handlers:
         """What the operator asks."""
@@ -118,15 +118,15 @@ class Queue:
         self.window.plan_anew()
         self.wake()
 
-    def forget(self, process: Process, index: int) -> None:
+    def forget(self, process: Process, seat: int) -> None:
         """A process of an old generation has left, all its work done or never begun."""
         match process:
             case Process.SMTP:
-                self.intake.leave(index)
+                self.intake.leave(seat)
             case Process.LOOKUP:
-                self.notices.ask_again(index)
+                self.notices.ask_again(generation_of(seat))
             case Process.DELIVERY:
-                self.dispatcher.take_back(index)
+                self.dispatcher.take_back(seat)
         self.wake()
 
     # The end of a turn.

@@ -12,7 +12,7 @@ from smtpd_ps.pure.scheduler import Ticket
 from smtpd_ps.pure.scheduler_times import warnings_due
 from smtpd_ps.queue.group import Committer
 from smtpd_ps.queue.notices import Notices
-from smtpd_ps.queue.shared import ACTION_GONE, Shared, Violation
+from smtpd_ps.queue.shared import ACTION_GONE, Sender, Shared, Violation
 from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredEnvelope
 from smtpd_ps.queue.window import Held, Window
@@ -27,6 +27,24 @@ POSTPONE_MS = 5000  # where a fault of ours kept a body from being read
 MAX_TEXT = 2000
 
 
+class _Frame:
+    """Jobs that are collected for one delivery process."""
+
+    __slots__ = ("_channel", "jobs", "size_bytes")
+
+    def __init__(self, channel: Sender) -> None:
+        self._channel = channel
+        self.jobs: list[Job] = []
+        self.size_bytes = 0
+
+    def flush(self) -> None:
+        """Send them."""
+        if self.jobs:
+            self._channel.send(m.Deliver(tuple(self.jobs)))
+            self.jobs.clear()
+            self.size_bytes = 0
+
+
 class Dispatcher:
     """Between the scheduler and the channel to delivery. `wake` asks for another `run`."""
 
@@ -38,16 +56,15 @@ class Dispatcher:
         self._committer = committer
         self._notices = notices
         self._wake = wake
-        self._jobs: list[Job] = []
-        self._frame_bytes = 0
+        self._frames: dict[int, _Frame] = {}  # by the seat of the delivery process that they are for
         self.stopped = False  # draining
 
     # Out.
 
     @property
     def blocked(self) -> bool:
-        """Whether delivery has not yet taken what was sent."""
-        return self._s.peers.delivery.pending_bytes > BACKLOG_BYTES
+        """Whether a delivery process has not yet taken what was sent."""
+        return any(channel.pending_bytes > BACKLOG_BYTES for _seat, channel in self._s.peers.deliveries)
 
     def run(self) -> None:
         """Send all that is due and within the limits."""
@@ -107,7 +124,7 @@ class Dispatcher:
                 message.envelopes[evpid].due_ms = now_ms + POSTPONE_MS
             self._committer.touch(held)
             return
-        envelopes, flights, generation = message.envelopes, self._window.flights, self._s.peers.generation
+        envelopes, flights, (seat, channel) = message.envelopes, self._window.flights, self._process_for(ticket)
         recipients = []
         for evpid in ticket.evpids:
             envelope = envelopes[evpid].envelope
@@ -117,18 +134,24 @@ class Dispatcher:
                     envelope.target, envelope.target_source, envelope.forwarded,
                 )
             )  # fmt: skip
-            flights[evpid] = (held, ticket, generation)
+            flights[evpid] = (held, ticket, seat)
         job = Job(
             message.msgid, envelope.action, envelope.sender, tuple(recipients), message.created_ms // 1000,
             message.size_bytes, message.eight_bit, body,
         )  # fmt: skip
         if message.in_file:
-            self._s.peers.delivery.send(m.DeliverFile(job), fd)
+            channel.send(m.DeliverFile(job), fd)
             return
-        self._jobs.append(job)
-        self._frame_bytes += len(body) + RECIPIENT_BYTES * len(recipients)
-        if len(self._jobs) >= FRAME_JOBS or self._frame_bytes >= FRAME_BYTES:
-            self._flush()
+        frame = self._frames.get(seat) or self._frames.setdefault(seat, _Frame(channel))
+        frame.jobs.append(job)
+        frame.size_bytes += len(body) + RECIPIENT_BYTES * len(recipients)
+        if len(frame.jobs) >= FRAME_JOBS or frame.size_bytes >= FRAME_BYTES:
+            frame.flush()
+
+    def _process_for(self, ticket: Ticket) -> tuple[int, Sender]:
+        """One route's mail goes to one delivery process, which shares connections and agents."""
+        deliveries = self._s.peers.deliveries
+        return deliveries[hash(ticket.key) % len(deliveries)] if len(deliveries) > 1 else deliveries[0]
 
     def _release(self, held: Held, ticket: Ticket) -> None:
         for _ in ticket.evpids:
@@ -136,21 +159,20 @@ class Dispatcher:
         held.live.difference_update(ticket.evpids)
 
     def _flush(self) -> None:
-        if self._jobs:
-            self._s.peers.delivery.send(m.Deliver(tuple(self._jobs)))
-            self._jobs.clear()
-            self._frame_bytes = 0
+        for frame in self._frames.values():
+            frame.flush()
+        self._frames.clear()
 
     # In.
 
-    def outcome(self, generation: int, message: m.Outcome) -> None:
-        """Answers of delivery of a generation."""
+    def outcome(self, seat: int, message: m.Outcome) -> None:
+        """Answers of the delivery process at `seat`."""
         now_ms = self._s.now_ms()
         for result in message.results:
             flight = self._window.flights.pop(result.evpid, None)
-            if flight is None or flight[2] != generation:
+            if flight is None or flight[2] != seat:
                 raise Violation(f"delivery: Outcome of an envelope it does not have: {result.evpid:016x}")
-            held, ticket, _generation = flight
+            held, ticket, _seat = flight
             self._s.scheduler.answered(ticket)
             self._s.counters.delivery(result.status)
             stored = held.message.envelopes.get(result.evpid)
@@ -159,11 +181,11 @@ class Dispatcher:
             self._apply(held, stored, result, now_ms)
         self._s.counters.inflight = len(self._window.flights)
 
-    def take_back(self, generation: int) -> None:
-        """Delivery of an old generation has left: what it had and did not answer, it did not begin."""
+    def take_back(self, seat: int) -> None:
+        """A delivery process of an old generation has left: what it had and did not answer, it did not begin."""
         flights = self._window.flights
-        for evpid in [evpid for evpid, flight in flights.items() if flight[2] == generation]:
-            held, ticket, _generation = flights.pop(evpid)
+        for evpid in [evpid for evpid, flight in flights.items() if flight[2] == seat]:
+            held, ticket, _seat = flights.pop(evpid)
             self._s.scheduler.answered(ticket)
             if not held.gone:
                 held.live.discard(evpid)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.values import Process, generation_of, seat_of
 from smtpd_ps.queue.core import Handlers, Queue
 from smtpd_ps.queue.shared import Sender, Shared
 
@@ -33,36 +33,40 @@ class Generations:
 
     def new_peer(self, message: m.NewPeer, fd: int) -> None:
         """A process of the generation that is about to serve."""
-        process, index = message.process, message.index
+        process, seat = message.process, message.seat
         handlers = {
             Process.SMTP: self._queue.smtp_handlers,
             Process.LOOKUP: self._queue.lookup_handlers,
             Process.DELIVERY: self._queue.delivery_handlers,
-        }[process](index)
-        channel = self._join(process, fd, handlers, lambda: self._gone(process, index))
-        self._channels[process, index] = channel
+        }[process](seat)
+        channel = self._join(process, fd, handlers, lambda: self._gone(process, seat))
+        self._channels[process, seat] = channel
         if process is Process.SMTP:
-            self._s.peers.smtp[index] = channel
+            self._s.peers.smtp[seat] = channel
             if self._serving is not None:
-                self._queue.intake.join(index)
+                self._queue.intake.join(seat)
 
     def reload(self, message: m.QueueReload) -> None:
         """This generation serves from now on, with these settings."""
         first = self._serving is None
-        index = self._serving = message.index
+        generation = self._serving = message.generation
         peers = self._s.peers
-        peers.lookup = self._channels[Process.LOOKUP, index]
-        peers.delivery = self._channels[Process.DELIVERY, index]
-        peers.generation = index
+        peers.lookup = self._channels[Process.LOOKUP, seat_of(generation, 0)]
+        peers.deliveries = tuple(
+            (seat, channel)
+            for (process, seat), channel in self._channels.items()
+            if process is Process.DELIVERY and generation_of(seat) == generation
+        )
+        peers.generation = generation
         if first:
             self._begin()
         else:
             self._queue.configure(message.settings)
 
-    def _gone(self, process: Process, index: int) -> bool:
+    def _gone(self, process: Process, seat: int) -> bool:
         """A process left; False when that may not be."""
-        if index == self._serving:
+        if generation_of(seat) == self._serving:
             return False
-        self._channels.pop((process, index), None)
-        self._queue.forget(process, index)
+        self._channels.pop((process, seat), None)
+        self._queue.forget(process, seat)
         return True

@@ -5,7 +5,7 @@ that has envelopes; envelopes come from lookup alone, so that smtp cannot forge 
 """
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.values import Envelope, message_id_text
+from smtpd_ps.contract.values import Envelope, generation_of, message_id_text, seat_of_session
 from smtpd_ps.queue.group import FAILED, FULL, Committer, Reply
 from smtpd_ps.queue.ids import BLOCK_IDS, LeaseError, LeaseVoid, Lessee
 from smtpd_ps.queue.shared import Sender, Shared, Violation
@@ -47,21 +47,21 @@ class Intake:
     def start(self) -> None:
         """Give every smtp process its first ids."""
         self._smtp = self._s.peers.smtp
-        for index in self._smtp:
-            self.join(index)
+        for seat in self._smtp:
+            self.join(seat)
 
-    def join(self, index: int) -> None:
+    def join(self, seat: int) -> None:
         """Give one smtp process its first ids."""
-        self._lessees[index] = Lessee(self._s.ids)
-        self._lease(index)
+        self._lessees[seat] = Lessee(self._s.ids)
+        self._lease(seat)
 
-    def leave(self, index: int) -> None:
+    def leave(self, seat: int) -> None:
         """An smtp process has left: forget its transactions, and its ids."""
-        self._smtp.pop(index, None)
-        lessee = self._lessees.pop(index, None)
+        self._smtp.pop(seat, None)
+        lessee = self._lessees.pop(seat, None)
         if lessee is not None:
             lessee.give_back()
-        for key in [key for key in self._open if key[0] >> 56 == index]:
+        for key in [key for key in self._open if seat_of_session(key[0]) == seat]:
             self._drop_file(self._open.pop(key))
 
     @property
@@ -69,10 +69,10 @@ class Intake:
         """Whether no transaction is open."""
         return not self._open
 
-    def _lease(self, index: int) -> None:
-        lessee = self._lessees[index]
+    def _lease(self, seat: int) -> None:
+        lessee = self._lessees[seat]
         while lessee.left < BLOCK_IDS // 2:
-            self._smtp[index].send(m.IdLease(lessee.lease()))
+            self._smtp[seat].send(m.IdLease(lessee.lease()))
 
     def _has_room(self) -> bool:
         now_ms = self._s.now_ms()
@@ -92,10 +92,10 @@ class Intake:
 
     def rcpt_accept(self, generation: int, message: m.RcptAccept) -> None:
         """Envelopes of one more recipient, from lookup of a generation."""
-        index = message.session >> 56
-        channel = self._smtp.get(index)
-        if index != generation or channel is None:
-            raise Violation(f"lookup {generation}: RcptAccept for a session of no smtp process of its own ({index})")
+        seat = seat_of_session(message.session)
+        channel = self._smtp.get(seat)
+        if generation_of(seat) != generation or channel is None:
+            raise Violation(f"lookup {generation}: RcptAccept for a session of no smtp process of its own ({seat})")
         key = (message.session, message.transaction)
         transaction = self._open.get(key)
         code, text = 250, RCPT_OK
@@ -113,41 +113,41 @@ class Intake:
 
     # From smtp.
 
-    def _use(self, index: int, session: int, msgid: int) -> bool:
+    def _use(self, seat: int, session: int, msgid: int) -> bool:
         """Whether the id may be used. Raises Violation where smtp breaks the contract."""
-        if session >> 56 != index:
-            raise Violation(f"smtp {index} names a session of smtp {session >> 56}")
+        if seat_of_session(session) != seat:
+            raise Violation(f"smtp {seat} names a session of smtp {seat_of_session(session)}")
         try:
-            self._lessees[index].use(msgid)
+            self._lessees[seat].use(msgid)
         except LeaseError as error:
-            raise Violation(f"smtp {index}: {error}") from None
+            raise Violation(f"smtp {seat}: {error}") from None
         except LeaseVoid as error:
-            self._s.log.warning(f"smtp {index}: {error}")
+            self._s.log.warning(f"smtp {seat}: {error}")
             return False
-        self._lease(index)
+        self._lease(seat)
         return True
 
-    def commit(self, index: int, message: m.Commit) -> None:
+    def commit(self, seat: int, message: m.Commit) -> None:
         """A small message is complete."""
-        usable = self._use(index, message.session, message.msgid)
+        usable = self._use(seat, message.session, message.msgid)
         transaction = self._open.pop((message.session, message.transaction), None)
         if transaction is not None and transaction.file_msgid:
-            raise Violation(f"smtp {index}: Commit after BodyOpen")
+            raise Violation(f"smtp {seat}: Commit after BodyOpen")
         if not usable:
-            self._smtp[index].send(m.Committed(message.session, message.transaction, *FAILED))
+            self._smtp[seat].send(m.Committed(message.session, message.transaction, *FAILED))
             return
         body = message.body
         self._store(
-            index, message, transaction, message.eight_bit, body, len(body), crc=checksum(body),
+            seat, message, transaction, message.eight_bit, body, len(body), crc=checksum(body),
         )  # fmt: skip
 
-    def body_open(self, index: int, message: m.BodyOpen) -> None:
+    def body_open(self, seat: int, message: m.BodyOpen) -> None:
         """A message outgrows its channel: give it a file."""
-        usable = self._use(index, message.session, message.msgid)
+        usable = self._use(seat, message.session, message.msgid)
         transaction = self._open.get((message.session, message.transaction))
         if transaction is not None and transaction.file_msgid:
-            raise Violation(f"smtp {index}: a second BodyOpen")
-        channel = self._smtp[index]
+            raise Violation(f"smtp {seat}: a second BodyOpen")
+        channel = self._smtp[seat]
         if transaction is None:
             channel.send(m.BodyRefused(message.session, message.transaction, NO_RECIPIENTS))
             return
@@ -164,20 +164,20 @@ class Intake:
         transaction.file_msgid = message.msgid
         channel.send(m.BodyFile(message.session, message.transaction), fd)
 
-    def commit_file(self, index: int, message: m.CommitFile) -> None:
+    def commit_file(self, seat: int, message: m.CommitFile) -> None:
         """A large message is complete in its file."""
         transaction = self._open.pop((message.session, message.transaction), None)
-        if message.session >> 56 != index:
-            raise Violation(f"smtp {index} names a session of smtp {message.session >> 56}")
+        if message.session >> 56 != seat:
+            raise Violation(f"smtp {seat} names a session of smtp {message.session >> 56}")
         if transaction is None or transaction.file_msgid != message.msgid:
-            raise Violation(f"smtp {index}: CommitFile without its BodyOpen")
-        self._store(index, message, transaction, message.eight_bit, None, message.size_bytes, message.body_crc)
+            raise Violation(f"smtp {seat}: CommitFile without its BodyOpen")
+        self._store(seat, message, transaction, message.eight_bit, None, message.size_bytes, message.body_crc)
 
     def _store(
-        self, index: int, message: m.Commit | m.CommitFile, transaction: _Transaction | None,
+        self, seat: int, message: m.Commit | m.CommitFile, transaction: _Transaction | None,
         eight_bit: bool, body: bytes | None, size_bytes: int, crc: int,
     ) -> None:  # fmt: skip
-        channel, session, number = self._smtp[index], message.session, message.transaction
+        channel, session, number = self._smtp[seat], message.session, message.transaction
         if transaction is None:
             channel.send(m.Committed(session, number, 554, NO_RECIPIENTS))
             return
@@ -196,14 +196,14 @@ class Intake:
 
         self._committer.insert(stored, body, done)
 
-    def abort(self, index: int, message: m.Abort) -> None:
+    def abort(self, seat: int, message: m.Abort) -> None:
         """The transaction came to nothing."""
         transaction = self._open.pop((message.session, message.transaction), None)
         if transaction is not None:
             self._drop_file(transaction)
         if transaction is None or not transaction.id_used:
-            self._lessees[index].forgo()
-            self._lease(index)
+            self._lessees[seat].forgo()
+            self._lease(seat)
 
     def _drop_file(self, transaction: _Transaction) -> None:
         if transaction.file_msgid:

@@ -42,11 +42,11 @@ class Sender(Protocol):
 class Peers:
     """The sending ends of the channels. Set by the owner before the queue starts."""
 
-    smtp: dict[int, Sender]
+    smtp: dict[int, Sender]  # of all generations, by seat
     lookup: Sender
-    delivery: Sender
+    deliveries: tuple[tuple[int, Sender], ...]  # of the generation that serves, with their seats
     control: Sender
-    generation: int = 0  # of lookup and delivery here; smtp's are by generation
+    generation: int = 0  # that serves
 
 
 class Timers(Protocol):

@@ -45,7 +45,7 @@ class Window:
         self._bodies: dict[int, bytes] = {}
         self._body_bytes = 0
         self.held: dict[int, Held] = {}
-        self.flights: dict[int, tuple[Held, Ticket, int]] = {}  # envelopes that delivery has, of which generation
+        self.flights: dict[int, tuple[Held, Ticket, int]] = {}  # with the seat of who has it
         self._envelopes = 0
         self._overflow = True  # more may be due in the store: at the start, all
         self._refilling = False

@@ -48,17 +48,19 @@ _SETUPS: dict[Process, type[m.Message]] = {
 class Child:
     """What a child has from its parent."""
 
+    parent: Channel  # there from `serve` on
+
     def __init__(self, process: Process, channel: BlockingChannel, common: m.Common, setup: m.Message) -> None:
         self.process = process
         self.common = common
         self.setup = setup
-        self.peers: dict[Process, socket.socket] = {}
+        self.peers: dict[Process, dict[int, socket.socket]] = {}  # by process and seat
         self.assets: list[tuple[m.Asset, int]] = []
         self.mailbox_fd: int | None = None
         self.listeners: list[tuple[m.Listener, socket.socket]] = []
         self.log = Log(process, common.foreground, common.verbose)
         self.loop = Loop()
-        self.channels: dict[Process, Channel] = {}
+        self._channels: list[Channel] = []
         self._boot_channel = channel
         self._draining = False
         self._serving = False  # let go
@@ -94,7 +96,7 @@ class Child:
             message, fds = self._boot_channel.receive()
             match message:
                 case m.PeerChannel():
-                    self.peers[message.process] = socket.socket(fileno=fds[0])
+                    self.peers.setdefault(message.process, {})[message.seat] = socket.socket(fileno=fds[0])
                 case m.Asset():
                     self.assets.append((message, fds[0]))
                 case m.AgentMailbox():
@@ -132,10 +134,24 @@ class Child:
                 case _:
                     raise ContractViolation(f"{type(message).__name__} before Go")
 
+    def peer(self, process: Process) -> socket.socket:
+        """This process's end of the channel to the only process of that kind."""
+        (sock,) = self.peers[process].values()
+        return sock
+
     def channel(self, peer: Process, handlers: Handlers) -> Channel:
-        """The channel to `peer`. Its loss ends this process: half-alive separation hides attacks."""
-        made = Channel(self.loop, self.peers[peer], self.process, peer, handlers, lambda why: self._lost(peer, why))
-        self.channels[peer] = made
+        """The channel to the only process of that kind. Its loss ends this process: half-alive separation
+        hides attacks.
+        """
+        return self._channel(peer, self.peer(peer), handlers)
+
+    def channels(self, peer: Process, handlers: Callable[[int], Handlers]) -> dict[int, Channel]:
+        """The channels to all processes of that kind, by their seats; `handlers` is asked with a seat."""
+        return {seat: self._channel(peer, sock, handlers(seat)) for seat, sock in self.peers[peer].items()}
+
+    def _channel(self, peer: Process, sock: socket.socket, handlers: Handlers) -> Channel:
+        made = Channel(self.loop, sock, self.process, peer, handlers, lambda why: self._lost(peer, why))
+        self._channels.append(made)
         return made
 
     def join(self, peer: Process, fd: int, handlers: Handlers, on_gone: Callable[[], bool]) -> Channel:
@@ -162,23 +178,15 @@ class Child:
         handlers = dict(parent_handlers)
         if self.process is not Process.AGENT:
             handlers[m.LogLevel] = self._log_level
-        self.channels[Process.PARENT] = Channel(
-            self.loop, self._boot_channel.sock, self.process, Process.PARENT, handlers,
-            lambda why: self._lost(Process.PARENT, why),
-        )  # fmt: skip
+        self.parent = self._channel(Process.PARENT, self._boot_channel.sock, handlers)
         if on_parent is not None:
-            on_parent(self.channels[Process.PARENT])
+            on_parent(self.parent)
         self.loop.run()
-
-    @property
-    def parent(self) -> Channel:
-        """The channel to the parent; there from `serve` on."""
-        return self.channels[Process.PARENT]
 
     def enter_drain(self) -> None:
         """All channels enter the DRAIN phase: loss of a peer is expected from now on."""
         self._draining = True
-        for made in (*self.channels.values(), *self._joined):
+        for made in (*self._channels, *self._joined):
             made.phase = Phase.DRAIN
 
     def enter_retirement(self) -> None:

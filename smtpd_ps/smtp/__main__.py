@@ -14,13 +14,13 @@ def main() -> None:
     child = Child.boot(Process.SMTP)
     assert isinstance(child.setup, m.SmtpSetup)
     settings = child.setup.settings
-    keys = child.peers[Process.KEYS]
+    keys = child.peer(Process.KEYS)
     try:
         chains = read_chains(child.assets)
         pumps = make_pumps(settings, chains, lambda: RemoteSigner(keys, Process.SMTP, child.fail))
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line in the log
         child.fail(f"TLS: {error}")
-    server = SmtpServer(child.loop, child.log, settings, child.setup.index, pumps, child.fail)
+    server = SmtpServer(child.loop, child.log, settings, child.setup.seat, pumps, child.fail)
     child.confine()
     server.lookup = child.channel(Process.LOOKUP, server.lookup_handlers())
     server.queue = child.channel(Process.QUEUE, server.queue_handlers())

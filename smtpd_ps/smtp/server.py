@@ -59,14 +59,14 @@ class SmtpServer:
         loop: Loop,
         log: Log,
         settings: SmtpSettings,
-        index: int,
+        seat: int,
         pumps: Mapping[int, Callable[[], Pump]],
         fail: Callable[[str], object],
     ) -> None:
         self.loop = loop
         self.log = log
         self._settings = settings
-        self._index = index
+        self._seat = seat
         self._pumps = pumps  # by listener index
         self._fail = fail
         self._ids = MessageIds()
@@ -135,7 +135,7 @@ class SmtpServer:
                 self.log.debug(f"{address} is gone already")
             sock.close()
             return
-        session_id = self._index << 56 | self._random.bits(7)
+        session_id = self._seat << 56 | self._random.bits(7)
         session = ServerSession(service, session_id, address)
         connection = Connection(self, sock, session)
         self._sessions[session_id] = connection

@@ -27,13 +27,13 @@ action host relay host smtps://Bob@mx1 auth <labels>
 action mx relay pki out
 match tag T for domain { A.example } action boxes
 match from any for any reject
-smtp limit max-rcpt 7 max-mails 8
+smtp limit max-rcpt 7 max-mails 8 processes 2
 smtp max-message-size 1M
 smtp sub-addr-delim "-"
 queue ttl 2d
 bounce warn-interval 1h
 scheduler limit max-inflight 99
-mta limit max-conn-per-host 3 max-conn-per-route 2 session-mail-max 11 session-keepalive 12
+mta limit max-conn-per-host 3 max-conn-per-route 2 session-mail-max 11 session-keepalive 12 processes 3
 mda limit max-session 13
 """
 TEXT = TEXT.replace("action mda ", 'action "mda" ').replace("action host relay", 'action "host" relay').replace(
@@ -43,7 +43,7 @@ TEXT = TEXT.replace("action mda ", 'action "mda" ').replace("action host relay",
 
 @pytest.fixture
 def slices(load_text):
-    return compile_settings(load_text(TEXT), 2, "127.0.0.1:53", 1000, "/run/smtpd.sock")
+    return compile_settings(load_text(TEXT), "127.0.0.1:53", 1000, "/run/smtpd.sock")
 
 
 def test_smtp_slice(slices) -> None:
@@ -88,7 +88,8 @@ def test_queue_slice(slices) -> None:
         ("boxes", "agent", 3600), ("spool", "agent", 0), ("mda", "lmtp", 0),
         ("hosts", "host", 0), ("host", "host", 0), ("mx", "mx", 0),
     ]  # fmt: skip
-    assert (queue.ttl_secs, queue.warn_secs, queue.max_inflight, queue.smtp_processes) == (172_800, (3600,), 99, 2)
+    assert (queue.ttl_secs, queue.warn_secs, queue.max_inflight) == (172_800, (3600,), 99)
+    assert slices.counts == {Process.SMTP: 2, Process.DELIVERY: 3}
 
 
 def test_delivery_slice(slices) -> None:

@@ -62,7 +62,7 @@ def test_places_of_tokens(text: str, expected: list[tuple[int, int]]) -> None:
         ("listen one lo", '1:8: expected "on", found "one"; did you mean "on"?'),
         ('pki p cert "/c" key "/k" dhe legcy',
          '1:30: expected none, legacy, auto, found "legcy"; did you mean "legacy"?'),
-        ("mta limit max-con-per-host 3", "1:11: expected a limit of mta (max-conn-per-host,"),
+        ("mta limit max-con-per-host 3", "1:11: expected a limit of mta (processes, max-conn-per-host,"),
         ('a = "b', "1:5: the quote that starts here is not closed before the end of the file"),
         ("table t { a = b, c }", '1:18: values and "key = value" cannot be mixed in one table: "c"'),
     ],

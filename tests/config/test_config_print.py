@@ -54,8 +54,8 @@ def test_what_is_printed_means_the_same(load_text, text: str) -> None:
 
 # fmt: off
 EXPECTED = """\
-smtp limit max-mails 100 max-rcpt 1000
-mta limit max-conn-per-host 10 max-conn-per-route 5 session-mail-max 100 session-keepalive 10
+smtp limit max-mails 100 max-rcpt 1000 processes 1
+mta limit processes 1 max-conn-per-host 10 max-conn-per-route 5 session-mail-max 100 session-keepalive 10
 mda limit max-session 50
 scheduler limit max-inflight 5000
 smtp max-message-size 36700160

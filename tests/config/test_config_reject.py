@@ -279,7 +279,7 @@ GLOBAL = [
      '1: expected "ciphers" or "limit" or "max-message-size" or "sub-addr-delim", '
      'found "limits"; did you mean "limit"?'),
     ("smtp limit max-rcpts 5",
-     '1: expected a limit of smtp (max-mails, max-rcpt), found "max-rcpts"; did you mean "max-rcpt"?'),
+     '1: expected a limit of smtp (max-mails, max-rcpt, processes), found "max-rcpts"; did you mean "max-rcpt"?'),
     ('smtp limit max-rcpt "10"', '1: expected a number without quotes for smtp limit max-rcpt, found "10"'),
     ("smtp limit max-rcpt 0", "1: smtp limit max-rcpt must be at least 1 and at most 4294967295, found 0"),
     ("smtp limit max-rcpt", "1: expected a number for smtp limit max-rcpt, found the end of the line"),

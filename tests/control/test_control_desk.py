@@ -4,7 +4,7 @@ import pytest
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import ROUTES
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.values import Process, seat_of
 from smtpd_ps.control.desk import Desk, answerers
 from smtpd_ps.runtime.log import Log
 
@@ -86,18 +86,23 @@ def test_orders_go_to_the_generation_that_serves_and_counters_come_from_all(desk
     desk.attach(Process.QUEUE, queue)
     for peer in (Process.SMTP, Process.DELIVERY):
         desk.attach(peer, old)
-        desk.attach(peer, new, 1)
+        desk.attach(peer, new, seat_of(1, 0))
     desk.serve(1)
     desk.ask(client, m.Pause(0, "smtp", True))
     assert [type(message) for message in new.got] == [m.Pause] and old.got == []
     number = desk.ask(client, m.ShowStats(0))
     assert len(old.got) == 2
-    for peer, index in ((Process.QUEUE, 0), (Process.SMTP, 1), (Process.DELIVERY, 0), (Process.DELIVERY, 1)):
+    for peer, index in (
+        (Process.QUEUE, 0),
+        (Process.SMTP, seat_of(1, 0)),
+        (Process.DELIVERY, 0),
+        (Process.DELIVERY, seat_of(1, 0)),
+    ):
         desk.handlers(peer, index)[m.Done](m.Done(number, True))
     assert client.got == []
     assert desk.detach(Process.SMTP, 0), "an old process that leaves is not waited for"
     assert [type(message) for message in client.got] == [m.Counters, m.Done]
-    assert not desk.detach(Process.SMTP, 1), "the one that serves may not leave"
+    assert not desk.detach(Process.SMTP, seat_of(1, 0)), "the one that serves may not leave"
 
 
 def test_a_new_smtp_starts_as_paused_as_the_old_one(desk: Desk) -> None:
@@ -105,7 +110,7 @@ def test_a_new_smtp_starts_as_paused_as_the_old_one(desk: Desk) -> None:
     desk.attach(Process.SMTP, Sink())
     desk.ask(Sink(), m.Pause(0, "smtp", True))
     new = Sink()
-    desk.attach(Process.SMTP, new, 1)
+    desk.attach(Process.SMTP, new, seat_of(1, 0))
     assert new.got == [m.Pause(0, "smtp", True)]
     desk.serve(1)
     desk.handlers(Process.SMTP, 1)[m.Done](m.Done(0, True))
@@ -124,3 +129,20 @@ def test_one_failure_fails_the_whole(desk: Desk) -> None:
     desk.handlers(Process.QUEUE)[m.Done](m.Done(number, False, "no"))
     desk.handlers(Process.SMTP)[m.Done](m.Done(number, True))
     assert client.got == [m.Done(0, False, "no")]
+
+
+def test_several_of_a_kind(desk: Desk) -> None:
+    """An order goes to every smtp process, and is done when all have done it; a question goes to one."""
+    first, second, client = Sink(), Sink(), Sink()
+    desk.attach(Process.QUEUE, Sink())
+    desk.attach(Process.SMTP, first)
+    desk.attach(Process.SMTP, second, 1)
+    number = desk.ask(client, m.Pause(0, "smtp", True))
+    assert [type(message) for message in first.got + second.got] == [m.Pause, m.Pause]
+    desk.handlers(Process.SMTP)[m.Done](m.Done(number, True))
+    assert client.got == []
+    desk.handlers(Process.SMTP, 1)[m.Done](m.Done(number, True))
+    assert [type(message) for message in client.got] == [m.Done]
+    desk.ask(client, m.ShowStatus(0))
+    assert [type(message) for message in first.got] == [m.Pause, m.ShowStatus] and len(second.got) == 1
+    assert not desk.detach(Process.SMTP, 1), "neither of them may leave"

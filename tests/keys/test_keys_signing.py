@@ -148,17 +148,12 @@ def test_service_answers_every_request() -> None:
     """A good request is signed; an unknown pki, another scheme or form is refused and logged."""
     warnings: list[str] = []
     service = SigningService({"a": loaded(ec_key()), "b": loaded(rsa_key())}, warnings.append)
-    answers = Answers()
-    service.attach(Process.SMTP, answers)
-    sign = service.handlers(Process.SMTP)[m.Sign]
-    sign(m.Sign("a", "ecdsa", DIGEST))
-    sign(m.Sign("b", "rsa", BLOCK))
-    assert all(isinstance(answer, m.Signature) and answer.data for answer in answers.sent)
+    assert service.sign(Process.SMTP, m.Sign("a", "ecdsa", DIGEST))
+    assert service.sign(Process.SMTP, m.Sign("b", "rsa", BLOCK))
     assert not warnings
     for request in (m.Sign("c", "rsa", BLOCK), m.Sign("b", "ecdsa", DIGEST), m.Sign("a", "rsa", BLOCK),
                     m.Sign("b", "rsa", os.urandom(256))):  # fmt: skip
-        sign(request)
-        assert answers.sent[-1] == m.Signature(b"")
+        assert service.sign(Process.SMTP, request) == b""
     assert len(warnings) == 4 and all("smtp asks" in warning for warning in warnings)
     assert (service.signed, service.refused) == (2, 4)
 

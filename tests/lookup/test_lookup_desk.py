@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.dns_server import DnsServer, run_until
@@ -84,6 +85,10 @@ class Box:
         return message
 
 
+class Violated(Exception):
+    """The process would end."""
+
+
 class World:
     def __init__(
         self,
@@ -99,11 +104,14 @@ class World:
         self.checking = Checking(loop, hashes)
         self.checking.start()
         files = Files(tables, server.settings, NO_HOSTS)
-        self.desk = Desk(loop, settings, files, hashes, self.checking, self.warnings.append)
+        self.desk = Desk(loop, settings, files, hashes, self.checking, self.warnings.append, self._fail)
         self.boxes = {p: Box(p) for p in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.PARENT)}
         for process, box in self.boxes.items():
             self.desk.attach(process, box)
         self.smtp, self.queue, self.delivery, self.parent = self.boxes.values()
+
+    def _fail(self, text: str) -> NoReturn:
+        raise Violated(text)
 
     def give(self, process: Process, message: m.Message) -> None:
         self.desk.handlers(process)[type(message)](message)
@@ -152,6 +160,20 @@ def test_handlers_are_what_the_contract_says(world: World) -> None:
             if (process, Process.LOOKUP) in route.hops and route.phase & (Phase.RUN | Phase.DRAIN)
         }  # fmt: skip
         assert set(world.desk.handlers(process)) == incoming - {m.LogLevel}
+
+
+def test_an_smtp_speaks_of_its_own_sessions_only(world: World) -> None:
+    """One that has been taken over cannot authenticate, end or feed a session of another smtp process."""
+    world.desk.attach(Process.SMTP, other := Box(Process.SMTP), 1)
+    handlers = world.desk.handlers(Process.SMTP, 1)
+    theirs = 1 << 56 | 5
+    handlers[m.PeerQuery](m.PeerQuery(theirs, 0, "127.0.0.1", ""))
+    assert other.take() == m.PeerInfo(theirs, "localhost", True), "and the answer goes to who asked"
+    assert world.smtp.messages == []
+    for message in (m.PeerQuery(5, 0, "127.0.0.1", ""), m.AuthRequest(5, "submitters", "alice", "x"),
+                    m.RcptRequest(5, 1, 1, "h", False, "a@b.org", "c@d.org", Dsn()), m.SessionEnd(5)):  # fmt: skip
+        with pytest.raises(Violated, match="smtp 1 names a session of smtp 0"):
+            handlers[type(message)](message)
 
 
 def test_recipient_is_accepted(world: World) -> None:

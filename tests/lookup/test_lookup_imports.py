@@ -34,7 +34,7 @@ files = Files(tables(virtuals, submitters), ResolverSettings((server.getsockname
 hashes = recipe.PasswordHashes({system})
 hashes.preload(recipe.schemes_in(files.tables))
 checking = recipe.Checking(loop, hashes)
-desk = recipe.Desk(loop, settings, files, hashes, checking, lambda text: None)
+desk = recipe.Desk(loop, settings, files, hashes, checking, lambda text: None, print)
 recipe.dns_wire.preload()
 
 class Box:

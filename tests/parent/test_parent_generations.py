@@ -9,8 +9,8 @@ import pytest
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ListenerSettings
-from smtpd_ps.contract.values import Process
-from smtpd_ps.parent.generations import INDEXES, RETIRED_KEPT, RETIRED_MOST, Generations, ReloadRefused
+from smtpd_ps.contract.values import MAX_GENERATIONS, Process
+from smtpd_ps.parent.generations import RETIRED_KEPT, RETIRED_MOST, Generations, ReloadRefused
 from smtpd_ps.parent.listeners import ListenError, Listeners
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
@@ -24,8 +24,8 @@ class FakeGeneration:
     ) -> None:
         self.index, self.plan = index, plan
         self.ready, self.fail = on_ready, on_failed
-        self.crew = SimpleNamespace(by_process={})
-        self.agents = SimpleNamespace(running={}, reap=lambda: None, end=lambda: None)
+        self.crew = SimpleNamespace(children={})
+        self.agents = [SimpleNamespace(running={}, reap=lambda: None, end=lambda: None)]
         self.tables = SimpleNamespace(end=lambda: None)
         self.hurried = False
         self.said: list[str] = []
@@ -34,7 +34,7 @@ class FakeGeneration:
     def plans(self) -> dict[Process, Any]:
         return {}
 
-    def handlers(self) -> dict[Process, Any]:
+    def handlers(self, _child: object) -> dict[Process, Any]:
         return {}
 
     def go(self, _lasting: Mapping[Process, Any]) -> None:
@@ -172,14 +172,14 @@ def test_numbers_fit_into_session_ids_and_are_not_shared() -> None:
     """After the last number the first free one is used again."""
     world = World()
     world.reload_through()  # number 0 stays
-    for _ in range(INDEXES - 2):
+    for _ in range(MAX_GENERATIONS - 2):
         old = world.generations.current
         world.reload_through()
         assert isinstance(old, FakeGeneration)
         old.ended()
-    assert world.generations.current is not None and world.generations.current.index == INDEXES - 1
+    assert world.generations.current is not None and world.generations.current.index == MAX_GENERATIONS - 1
     assert world.reload_through().index == 1
-    assert {generation.index for generation in world.generations.all()} == {0, INDEXES - 1, 1}
+    assert {generation.index for generation in world.generations.all()} == {0, MAX_GENERATIONS - 1, 1}
 
 
 def test_stopping_ends_a_reload() -> None:

@@ -131,7 +131,8 @@ class Rig:
         self.peers = Peers()
         self.smtp, self.lookup, self.delivery, self.control = (Recorder() for _ in range(4))
         self.peers.smtp = {0: self.smtp}
-        self.peers.lookup, self.peers.delivery, self.peers.control = self.lookup, self.delivery, self.control
+        self.peers.lookup, self.peers.control = self.lookup, self.control
+        self.peers.deliveries = ((0, self.delivery),)
         self.shared = Shared(
             settings, self.store, self.bodies, self.peers, self.timers, self.log, lambda: self.timers.now_ms, fail
         )

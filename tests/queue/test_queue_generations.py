@@ -6,7 +6,7 @@ from queue_rig import SETTINGS, Failed, Recorder, Rig, envelope
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSchedule
-from smtpd_ps.contract.values import Process, Result, Status
+from smtpd_ps.contract.values import Process, Result, Status, seat_of
 from smtpd_ps.queue.generations import Generations
 
 OUT_IS_HOST = msgspec.structs.replace(
@@ -21,35 +21,50 @@ class Reloads:
         self.rig = rig
         self.ends: dict[tuple[Process, int], tuple] = {}
         self._index = -1
+        self._joining = 0
         self.generations = Generations(rig.queue, rig.shared, self._join, lambda: None)
         self.reload()
 
     def _join(self, peer, _fd, handlers, on_gone):
         recorder = Recorder()
-        self.ends[peer, self._index] = (recorder, handlers, on_gone)
+        self.ends[peer, self._joining] = (recorder, handlers, on_gone)
         return recorder
+
+    def join(self, process: Process, seat: int) -> None:
+        self._joining = seat
+        self.generations.new_peer(m.NewPeer(process, seat), -1)
 
     def reload(self, settings=SETTINGS) -> int:
         self._index += 1
         for process in (Process.SMTP, Process.LOOKUP, Process.DELIVERY):
-            self.generations.new_peer(m.NewPeer(process, self._index), -1)
+            if (process, seat_of(self._index, 0)) not in self.ends:
+                self.join(process, seat_of(self._index, 0))
         self.generations.reload(m.QueueReload(self._index, settings))
         self.rig.timers.turn()
-        self.rig.delivery = self.ends[Process.DELIVERY, self._index][0]
-        self.rig.lookup = self.ends[Process.LOOKUP, self._index][0]
+        self.rig.delivery = self.ends[Process.DELIVERY, seat_of(self._index, 0)][0]
+        self.rig.lookup = self.ends[Process.LOOKUP, seat_of(self._index, 0)][0]
         return self._index
 
     def say(self, process: Process, index: int, message: m.Message) -> None:
-        self.ends[process, index][1][type(message)](message)
+        self.say_from(process, seat_of(index, 0), message)
+
+    def say_from(self, process: Process, seat: int, message: m.Message) -> None:
+        self.ends[process, seat][1][type(message)](message)
         self.rig.timers.turn()
 
     def leave(self, process: Process, index: int) -> bool:
-        gone = self.ends[process, index][2]()
+        return self.leave_from(process, seat_of(index, 0))
+
+    def leave_from(self, process: Process, seat: int) -> bool:
+        gone = self.ends[process, seat][2]()
         self.rig.timers.turn()
         return gone
 
     def sent(self, process: Process, index: int, kind: type[m.Message]) -> list:
-        return self.ends[process, index][0].take(kind)
+        return self.sent_to(process, seat_of(index, 0), kind)
+
+    def sent_to(self, process: Process, seat: int, kind: type[m.Message]) -> list:
+        return self.ends[process, seat][0].take(kind)
 
 
 @pytest.fixture
@@ -60,7 +75,7 @@ def reloads(rig: Rig) -> Reloads:
 
 
 def session(index: int, number: int = 7) -> int:
-    return index << 56 | number
+    return seat_of(index, 0) << 56 | number
 
 
 def test_a_new_smtp_gets_ids_of_its_own_and_the_old_one_goes_on(rig, reloads):
@@ -183,3 +198,27 @@ def test_limits_follow_the_configuration(rig, reloads):
     rig.accept(envelope("a@one.example"))
     rig.accept(envelope("b@two.example"))
     assert len(rig.jobs()) == 1
+
+
+def test_a_route_stays_with_one_of_several_deliveries(rig, reloads):
+    """All mail of a route goes to the same process; what one has another cannot answer, nor may it leave."""
+    for instance in range(3):
+        reloads.join(Process.DELIVERY, seat_of(1, instance))
+    reloads.reload()
+    domains = [f"d{number}.example" for number in range(40)]
+    for domain in domains * 2:
+        rig.accept(envelope(f"a@{domain}"))
+    seats = [seat_of(1, instance) for instance in range(3)]
+    jobs = {seat: [j for d in reloads.sent_to(Process.DELIVERY, seat, m.Deliver) for j in d.jobs] for seat in seats}
+    where = {}
+    for seat, some in jobs.items():
+        for job in some:
+            where.setdefault(job.recipients[0].dest, set()).add(seat)
+    assert len(where) == 40 and all(len(seats) == 1 for seats in where.values())
+    assert sum(map(len, jobs.values())) == 80
+    busy = [seat for seat in seats if jobs[seat]]
+    assert len(busy) > 1, "they share the work"
+    evpid = jobs[busy[0]][0].recipients[0].evpid
+    with pytest.raises(Failed):
+        reloads.say_from(Process.DELIVERY, busy[1], m.Outcome((Result(evpid, Status.OK, "x"),)))
+    assert not reloads.leave_from(Process.DELIVERY, busy[1])

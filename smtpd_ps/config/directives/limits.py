@@ -12,6 +12,7 @@ from typing import Any
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.config.units import delay_secs, size_bytes
+from smtpd_ps.contract.values import MAX_INSTANCES
 
 MAX_WARNINGS = 4
 # Only smtp, which has OpenSSL, can tell what the words mean; it refuses to start with none that it knows.
@@ -34,8 +35,13 @@ class Limit:
 _DELAY = Limit(neutral=0)
 _NONE = Limit()
 
-SMTP_LIMITS = {"max-mails": Limit("max_mails", 1), "max-rcpt": Limit("max_recipients", 1)}
+SMTP_LIMITS = {
+    "max-mails": Limit("max_mails", 1),
+    "max-rcpt": Limit("max_recipients", 1),
+    "processes": Limit("smtp_processes", 1, MAX_INSTANCES),  # ours
+}
 MTA_LIMITS = {
+    "processes": Limit("delivery_processes", 1, MAX_INSTANCES),  # ours
     "max-conn-per-host": Limit("max_connections_per_host", 1),
     "max-conn-per-route": Limit("max_connections_per_route", 1),
     "max-conn-per-source": _NONE,

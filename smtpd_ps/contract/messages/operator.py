@@ -174,12 +174,13 @@ class ProcessRow(Message, frozen=True):
 
     client: U32
     process: Process
-    index: U8
+    generation: U8
     pid: U32
     user: Name
     root: Annotated[str, Meta(max_length=1024)]
     privileged: bool
     detail: Line = ""
+    configured: U8 = 1  # processes of this kind in a generation
 
 
 class Done(Message, frozen=True):

@@ -1,6 +1,6 @@
 """Messages of a mail coming in: who is the client, may it, what it wrote.
 
-A session id carries the generation of its smtp process in its top byte (`session >> 56`).
+A session id carries the seat of its smtp process in its top byte (values.seat_of_session).
 
 Loaded in every process. One class a message; the fields are the wire format (runtime/codec).
 """

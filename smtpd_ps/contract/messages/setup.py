@@ -35,10 +35,10 @@ class ControlSetup(Message, frozen=True):
 
 
 class SmtpSetup(Message, frozen=True):
-    """The slice for smtp, and its generation, which its session ids carry."""
+    """The slice for smtp, and its seat, which its session ids carry."""
 
     settings: SmtpSettings
-    index: U7 = 0
+    seat: U7 = 0
 
 
 class LookupSetup(Message, frozen=True):
@@ -82,9 +82,10 @@ class Common(Message, frozen=True):
 
 
 class PeerChannel(Message, frozen=True):
-    """The child's end of its channel to `process`. Carries the descriptor."""
+    """The child's end of its channel to `process` at `seat` (0 for control and queue). Carries the descriptor."""
 
     process: Process
+    seat: U7 = 0
 
 
 class Asset(Message, frozen=True):
@@ -126,23 +127,23 @@ class Drained(Message, frozen=True):
 
 
 class NewPeer(Message, frozen=True):
-    """Queue's or control's end of a channel to a process of generation `index`. Carries the descriptor."""
+    """Queue's or control's end of a channel to the process at `seat`. Carries the descriptor."""
 
     process: Process
-    index: U7
+    seat: U7
 
 
 class QueueReload(Message, frozen=True):
-    """Generation `index` serves from now on, and these are the settings."""
+    """`generation` serves from now on, and these are the settings."""
 
-    index: U7
+    generation: U7
     settings: QueueSettings
 
 
 class ControlReload(Message, frozen=True):
-    """Generation `index` serves from now on."""
+    """`generation` serves from now on."""
 
-    index: U7
+    generation: U7
 
 
 class Retire(Message, frozen=True):
