@@ -160,6 +160,8 @@ class QueueSettings(Value, frozen=True):
     retry_local_secs: Seconds = 10
     max_inflight: U32 = 5000
     warn_secs: Annotated[tuple[Seconds, ...], Meta(max_length=4)] = (4 * 3600,)
+    compress: bool = False
+    encrypt: bool = False  # with the key of QueueSetup
 
 
 class DeliverySettings(Value, frozen=True):

@@ -48,9 +48,10 @@ class LookupSetup(Message, frozen=True):
 
 
 class QueueSetup(Message, frozen=True):
-    """The slice for queue."""
+    """The slice for queue, and the key of queue encryption, which is never sent again."""
 
     settings: QueueSettings
+    key: Annotated[bytes, Meta(max_length=32)] = b""
 
 
 class DeliverySetup(Message, frozen=True):
