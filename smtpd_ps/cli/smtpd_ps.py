@@ -10,6 +10,7 @@ from pathlib import Path
 
 from smtpd_ps import __version__, osdep
 from smtpd_ps.cli.arguments import UsageError, parse_options
+from smtpd_ps.cli.queue_key import KeyProblem, key_at_start, refuse_reload
 from smtpd_ps.cli.setup import ensure_state, missing_users
 from smtpd_ps.config.compile import Slices, compile_settings
 from smtpd_ps.config.files import check_files
@@ -61,16 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if refusal:
         print(f"smtpd_ps: {refusal}", file=sys.stderr)
         return 1
-    return start(options, compile_configuration(options, configuration))
+    try:
+        queue_key = key_at_start(configuration.options)
+    except KeyProblem as error:
+        print(f"smtpd_ps: {error}", file=sys.stderr)
+        return 1
+    return start(options, compile_configuration(options, configuration, queue_key))
 
 
-def compile_configuration(options: Options, configuration: Configuration) -> Slices:
+def compile_configuration(options: Options, configuration: Configuration, queue_key: bytes = b"") -> Slices:
     """What each process gets. Raises ConfigurationError."""
     return compile_settings(
         configuration,
         resolver=options.resolver,
         allowed_uid=os.getuid(),
         socket_path=paths(options.state_dir).submission_socket,
+        queue_key=queue_key,
     )
 
 
@@ -93,7 +100,7 @@ def examine(options: Options) -> tuple[Configuration | None, Sequence[Problem]]:
     return (None if any(not problem.warning for problem in found) else configuration), problems
 
 
-def load_again(options: Options, listeners: Listeners, log: Log) -> Plan:
+def load_again(options: Options, listeners: Listeners, log: Log, queue_key: bytes = b"") -> Plan:
     """For a reload: the configuration as it is now, read and checked by the code of the start.
 
     Raises ReloadRefused with all that is wrong with it.
@@ -105,6 +112,9 @@ def load_again(options: Options, listeners: Listeners, log: Log) -> Plan:
                 log.warning(str(problem))
         if configuration is None:
             raise ReloadRefused("\n".join(str(problem) for problem in problems if not problem.warning))
+        refusal = refuse_reload(configuration.options, queue_key)
+        if refusal:
+            raise ReloadRefused(refusal)
         slices = compile_configuration(options, configuration)
         sockets = listeners.prepare(slices.smtp.listeners)
         return make_plan(slices, replace(options, verbose=log.verbose), paths(options.state_dir), sockets)
@@ -187,7 +197,7 @@ def start(options: Options, slices: Slices) -> int:
     daemon = Daemon(
         log=log,
         plan=plan,
-        load=lambda: load_again(options, listeners, log),
+        load=lambda: load_again(options, listeners, log, slices.queue_key),
         listeners=listeners,
         control_socket=control_socket,
         privileged=not options.unprivileged,

@@ -5,7 +5,7 @@ lookup alone, keys to keys alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
@@ -70,6 +70,7 @@ class Slices:
     assets: tuple[AssetPlan, ...]
     actions: Mapping[str, ActionSettings]
     counts: Mapping[Process, int]  # of smtp and delivery processes
+    queue_key: bytes = field(default=b"", repr=False)  # of queue encryption, at the start
 
 
 def compile_settings(
@@ -77,12 +78,13 @@ def compile_settings(
     resolver: str = "",
     allowed_uid: int = 0,
     socket_path: str = paths().submission_socket,
+    queue_key: bytes = b"",
 ) -> Slices:
     """The slices of `conf`.
 
     `resolver` is "address:port" or "" for resolv.conf; `allowed_uid` may use the control socket;
-    `socket_path` is where the local submission socket stands. Raises ConfigurationError where a
-    value exceeds a bound of the contract.
+    `socket_path` is where the local submission socket stands; `queue_key` is that of queue encryption.
+    Raises ConfigurationError where a value exceeds a bound of the contract.
     """
     actions = {name: _action(action) for name, action in conf.actions.items()}
     tables = _used_tables(conf)
@@ -111,6 +113,8 @@ def compile_settings(
                 ttl_secs=conf.options.queue_ttl_secs,
                 max_inflight=conf.options.max_inflight,
                 warn_secs=conf.options.warn_secs,
+                compress=conf.options.queue_compression,
+                encrypt=conf.options.queue_encryption is not None,
             ),
         ),
         delivery=_bounded(
@@ -131,6 +135,7 @@ def compile_settings(
         assets=_assets(conf, tables, listening, relaying),
         actions=MappingProxyType(actions),
         counts={Process.SMTP: conf.options.smtp_processes, Process.DELIVERY: conf.options.delivery_processes},
+        queue_key=queue_key,
     )
 
 

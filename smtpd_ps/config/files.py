@@ -34,7 +34,20 @@ def check_files(conf: Configuration) -> tuple[Problem, ...]:
         if table.kind == "file":
             problems += _check(table.where, f'file of table "{table.name}"', table.path, None, b"")
             problems += _exposed(table) if table.name in secret else []
+    problems += _exposed_key(conf)
     return tuple(problems)
+
+
+def _exposed_key(conf: Configuration) -> list[Problem]:
+    """A warning where anyone on this host may read the key of queue encryption."""
+    if conf.options.queue_encryption in (None, "", "stdin"):
+        return []
+    try:
+        mode = os.stat(conf.path).st_mode
+    except OSError:
+        return []
+    text = "holds the key of queue encryption and can be read by everyone"
+    return [Problem(conf.path, 0, text, warning=True)] if mode & stat.S_IROTH else []
 
 
 def _credentials(conf: Configuration) -> frozenset[str]:

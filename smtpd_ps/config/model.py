@@ -5,7 +5,7 @@ the processes from it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TableUse, TlsOffer, TlsUse
@@ -196,6 +196,9 @@ class Options:
     max_mails_per_connection: int = 100
     keepalive_secs: int = 10
     max_agents: int = 50
+    queue_compression: bool = False
+    # The key; "" asks for it at the start, "stdin" reads it there; None encrypts nothing.
+    queue_encryption: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,10 @@ def _options(options: Options) -> Iterator[str]:
     yield f"smtp ciphers {word(options.ciphers)}"
     yield f"smtp sub-addr-delim {word(options.sub_address_delimiter)}"
     yield f"queue ttl {delay(options.queue_ttl_secs)}"
+    if options.queue_compression:
+        yield "queue compression"
+    if options.queue_encryption is not None:
+        yield _joined("queue encryption", word(options.queue_encryption) if options.queue_encryption else "")
     yield f"bounce warn-interval {', '.join(delay(secs) for secs in options.warn_secs)}"
 
 

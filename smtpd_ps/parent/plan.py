@@ -27,7 +27,7 @@ def _setups(slices: Slices) -> Mapping[Process, m.Message]:
         Process.CONTROL: m.ControlSetup(slices.control),
         Process.SMTP: m.SmtpSetup(slices.smtp),
         Process.LOOKUP: m.LookupSetup(slices.lookup),
-        Process.QUEUE: m.QueueSetup(slices.queue),
+        Process.QUEUE: m.QueueSetup(slices.queue, slices.queue_key),
         Process.DELIVERY: m.DeliverySetup(slices.delivery),
     }
 

@@ -10,6 +10,7 @@ from smtpd_ps.queue.generations import Generations
 from smtpd_ps.queue.reserve import Reserve
 from smtpd_ps.queue.shared import Peers, Shared
 from smtpd_ps.queue.spool import RESERVE, open_spool
+from smtpd_ps.queue.store.coding import Coder, Key, WrongKey
 from smtpd_ps.queue.store.embedded import warm_up
 from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.runtime.child import Child
@@ -20,16 +21,20 @@ def main() -> None:
     child = Child.boot(Process.QUEUE)
     assert isinstance(child.setup, m.QueueSetup)
     warm_up()
+    settings = child.setup.settings
+    coder = Coder(settings.compress, _key(child, child.setup.key) if settings.encrypt else None)
     child.confine()
     # Opened as _sps_queue, below the new root.
     directory = Path("/queue" if child.common.privileged else f"{child.common.root}/queue")
     try:
-        store, bodies = open_spool(directory, child.log)
+        store, bodies = open_spool(directory, child.log, coder)
+    except WrongKey as error:
+        child.fail(str(error))
     except (StoreError, OSError) as error:
         child.fail(f"cannot open the spool: {error}")
     peers = Peers()
     shared = Shared(
-        child.setup.settings, store, bodies, peers, child.loop, child.log,
+        settings, store, bodies, peers, child.loop, child.log,
         lambda: time.time_ns() // 1_000_000, child.fail, Reserve(directory / RESERVE),
     )  # fmt: skip
     queue = Queue(shared)
@@ -53,6 +58,17 @@ def main() -> None:
         store.close()
     except StoreError as error:  # what was committed is in the log of the database
         child.log.error(f"cannot close the spool: {error}")
+
+
+def _key(child: Child, key: bytes) -> Key:
+    """The key of queue encryption, with all that libcrypto loads for it."""
+    from smtpd_ps.osdep.aes_gcm import Key as AesGcmKey  # only where it is wanted: it loads libcrypto
+    from smtpd_ps.osdep.libcrypto import LibcryptoError
+
+    try:
+        return AesGcmKey(key)
+    except (LibcryptoError, ValueError) as error:
+        child.fail(f"queue encryption: {error}")
 
 
 if __name__ == "__main__":

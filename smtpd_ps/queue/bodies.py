@@ -3,17 +3,24 @@
 Runs in queue; reads its own files, which may have rotted. smtp writes a file through a
 descriptor it was given; it counts only after `seal` has synced it and the store holds its message.
 A file without a message (the sender went away, or we died) is swept at the next start.
+
+Where the queue compresses or encrypts, `seal` puts the coded body in the place of what smtp wrote, and
+`open_checked` gives a file without a name that holds the plain one while delivery reads it.
 """
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from smtpd_ps.contract.values import message_id_text
+from smtpd_ps.queue.store.coding import Coder
 from smtpd_ps.queue.store.records import DamagedRecord, StoredMessage, checksum
 
 CHUNK_BYTES = 1024 * 1024
 SYNC_TOGETHER = 64  # files open at once
+CODING, PLAIN = ".coding", ".plain"  # names of files under work, gone before a turn ends
 MIN_FREE_PERCENT = 5  # of blocks and of inodes, as OpenSMTPD's queue wants it
 
 
@@ -24,8 +31,9 @@ class WrongSize(Exception):
 class BodyFiles:
     """The directory. Methods raise OSError as the system calls do."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, coder: Coder | None = None) -> None:
         self._directory = directory
+        self.coder = coder if coder is not None else Coder()
         directory.mkdir(mode=0o700, exist_ok=True)
         self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -38,12 +46,16 @@ class BodyFiles:
         return os.open(self._name(msgid), flags, 0o600, dir_fd=self._directory_fd)
 
     def write(self, msgid: int, data: bytes) -> None:
-        """A file of our own making, synced with its name."""
+        """A file of our own making, synced with its name; coded as `coder` says."""
         fd = self.create(msgid)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            if self.coder.active:
+                with open(fd, "wb", closefd=False) as file:
+                    self.coder.encode_file(msgid, io.BytesIO(data), file)
+            else:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
             os.fsync(fd)
         except OSError:
             self.remove(msgid)
@@ -85,11 +97,34 @@ class BodyFiles:
             found_bytes = os.fstat(fd).st_size
             if found_bytes != size_bytes:
                 raise WrongSize(f"body file of {found_bytes} bytes, {size_bytes} announced")
+            if self.coder.active:
+                plain, fd = fd, -1
+                fd = self._coded(msgid, plain)
             if hasattr(os, "posix_fadvise"):  # OpenBSD has none: there the sync does it all
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         except (OSError, WrongSize):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
             raise
+        return fd
+
+    def _coded(self, msgid: int, plain: int) -> int:
+        """Put the body, coded, in the place of the file `plain`, which is closed; a descriptor of it.
+
+        It takes as long as it takes: one large message, and only where this is wanted.
+        """
+        name = self._name(msgid) + CODING
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(plain, "rb") as source:
+            fd = os.open(name, flags, 0o600, dir_fd=self._directory_fd)
+            try:
+                with open(fd, "wb", closefd=False) as target:
+                    self.coder.encode_file(msgid, source, target)
+                os.rename(name, self._name(msgid), src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
+            except OSError:
+                os.close(fd)
+                os.unlink(name, dir_fd=self._directory_fd)
+                raise
         return fd
 
     def sync_names(self) -> None:
@@ -102,6 +137,8 @@ class BodyFiles:
             fd = self.open(message.msgid)
         except FileNotFoundError:
             raise DamagedRecord("no body file") from None
+        if message.coded:
+            return self._decoded(message, fd)
         try:
             if os.fstat(fd).st_size != message.size_bytes or _checksum_of(fd) != message.body_crc:
                 raise DamagedRecord("body file checksum")
@@ -110,6 +147,38 @@ class BodyFiles:
             os.close(fd)
             raise
         return fd
+
+    def _decoded(self, message: StoredMessage, coded: int) -> int:
+        """A descriptor, read-only, of a file without a name that has the plain body. Closes `coded`."""
+        name = self._name(message.msgid) + PLAIN
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with (
+            open(coded, "rb") as source,
+            open(os.open(name, flags, 0o600, dir_fd=self._directory_fd), "wb") as plain,
+        ):
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory_fd)
+            finally:
+                os.unlink(name, dir_fd=self._directory_fd)
+            try:
+                self._decode(message, source, plain)
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
+
+    def _decode(self, message: StoredMessage, source: BinaryIO, plain: BinaryIO) -> None:
+        crc = size_bytes = 0
+        stored_bytes = os.fstat(source.fileno()).st_size
+        for piece in self.coder.decoded("body", message.msgid, stored_bytes, source.read):
+            size_bytes += len(piece)
+            if size_bytes > message.size_bytes:
+                break
+            crc = checksum(piece, crc)
+            plain.write(piece)
+        plain.flush()
+        if size_bytes != message.size_bytes or crc != message.body_crc:
+            raise DamagedRecord("body file checksum")
 
     def remove(self, msgid: int) -> None:
         """Remove the file; harmless when it is gone."""
@@ -122,6 +191,9 @@ class BodyFiles:
         """Remove files of no message; return how many."""
         removed = 0
         for name in os.listdir(self._directory_fd):
+            if name.endswith((CODING, PLAIN)):
+                os.unlink(name, dir_fd=self._directory_fd)
+                continue
             try:
                 msgid = int(name, 16)
             except ValueError:

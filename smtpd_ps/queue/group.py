@@ -152,6 +152,8 @@ class Committer:
             if error := failed.get(one.message.msgid):
                 self._refuse(one, error)
             else:
+                if one.message.in_file and one.done is not None:
+                    one.message.coded = self._s.bodies.coder.active
                 sealed.append(one)
         try:
             self._s.bodies.sync_names()

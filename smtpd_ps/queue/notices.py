@@ -193,6 +193,7 @@ class Notices:
             return
         body, eight_bit = build_notice(self._notice(held, action, evpids, original, full, msgid))
         in_file = len(body) > INLINE_BODY_BYTES
+        coded = in_file and self._s.bodies.coder.active
         if in_file:
             try:
                 self._s.bodies.write(msgid, body)
@@ -206,6 +207,7 @@ class Notices:
                 evpid: StoredEnvelope(envelope, now_ms)
                 for evpid, envelope in zip(self._s.ids.evpids(msgid, len(envelopes)), envelopes, strict=True)
             },
+            coded,
         )  # fmt: skip
         for evpid in evpids:
             stored = held.message.envelopes[evpid]

@@ -112,6 +112,8 @@ class Shared:
         return Limits(self.settings.max_inflight, ROUTE_ENVELOPES, INFLIGHT_BYTES)
 
     def _read_settings(self) -> None:
+        coder = self.bodies.coder  # the store's too
+        coder.compress, coder.encrypt = self.settings.compress, self.settings.encrypt and coder.has_key
         self.actions = {action.name: action for action in self.settings.actions}
         self.curves = {a.name: curve(self.settings, a.shape, a.ttl_secs) for a in self.settings.actions}
         self._local = curve(self.settings, "agent", 0)

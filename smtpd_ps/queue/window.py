@@ -233,7 +233,7 @@ class Window:
         """A descriptor of a large body, compared with its checksum first where it was on disk over
         a restart or an eviction. Raises DamagedRecord, OSError.
         """
-        if held.checked:
+        if held.checked and not held.message.coded:
             try:
                 return self._s.bodies.open(held.message.msgid)
             except FileNotFoundError:

@@ -93,6 +93,8 @@ _GLOBALS = st.one_of(
     after("smtp sub-addr-delim", either('"+"', '"-"', "'\"'", '"\\\\\n"', "_", '"#"')),
     after("smtp ciphers", either("HIGH", '"HIGH:!aNULL"', '"ECDHE+AESGCM -SHA1"')),
     after("queue ttl", either(*_DELAYS)),
+    either("queue compression", "queue encryption", 'queue encryption "-"'),
+    either("queue encryption stdin", 'queue encryption "0123456789 abcdef0123456789 abc\\""'),
     after("bounce warn-interval", st.lists(either(*_DELAYS), min_size=1, max_size=4).map(" , ".join)),
     either(
         "mta limit max-conn-per-host 3 session-keepalive 0 task-hiwat 9",

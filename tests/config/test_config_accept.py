@@ -313,6 +313,20 @@ def test_globals(load_text) -> None:
         assert getattr(options, name) == value
 
 
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("", None), ("queue encryption", ""), ("queue encryption stdin", "stdin"), ("queue encryption STDIN", "stdin"),
+        ('queue encryption "-"', "stdin"), (f"queue encryption {'k' * 32}", "k" * 32),
+    ],
+)  # fmt: skip
+def test_queue_encryption(load_text, written: str, key: str | None) -> None:
+    """The key is in smtpd.conf, comes from standard input, or is asked for; 32 characters."""
+    options = load_text(f"{written}\nqueue compression\n{RULE}").options
+    assert (options.queue_encryption, options.queue_compression) == (key, True)
+    assert key in (None, "", "stdin") or key not in repr(options)  # not in a log
+
+
 @pytest.mark.parametrize(("written", "size"), [("0", 0), ("10", 10), ('"10"', 10), ("35m", 36_700_160)])
 def test_message_sizes(load_text, written: str, size: int) -> None:
     """A size may be a number or text, quoted or not."""

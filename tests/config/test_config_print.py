@@ -62,6 +62,8 @@ smtp max-message-size 36700160
 smtp ciphers "HIGH:!aNULL:!MD5"
 smtp sub-addr-delim "+"
 queue ttl 36h
+queue compression
+queue encryption abcdefghijklmnopqrstuvwxyz012345
 bounce warn-interval 4h
 
 table users { "any" = bob, "c d" = "" }
@@ -102,6 +104,8 @@ def test_the_printed_text(load_text) -> None:
     text = """
         nic = "if0 inet4 port 26"
         queue ttl 36h
+        queue encryption "abcdefghijklmnopqrstuvwxyz012345"
+        queue compression
         pki MX.example.org cert "/c"
         include "/inc"
         ca roots cert "/roots"

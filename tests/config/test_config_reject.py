@@ -268,8 +268,13 @@ GLOBAL = [
     ("smtp ciphers 5",
      "1: expected a list of ciphers, found the number 5; quote it to use it as text"),
     ('smtp ciphers "A;B"', '1: a list of ciphers is of the form of openssl-ciphers(1): "A;B"'),
-    ("queue compression", "1: queue compression is not supported yet"),
-    ("queue encryption", "1: queue encryption is not supported yet"),
+    ("queue compression 9", "1: expected the end of the line, found the number 9"),
+    ('queue encryption "too short"', "1: the key of queue encryption has 32 characters, found 9"),
+    ("queue encryption 12", '1: expected the key of queue encryption, "stdin" or "-", found the number 12; '
+     "quote it to use it as text"),
+    ("queue encryption -", '1: expected the key of queue encryption, "stdin" or "-", found "-"; '
+     'a value that starts with "-" must be quoted'),
+    ("queue encryption stdin x", '1: expected the end of the line, found "x"'),
     ("mta max-deferred 5", "1: mta max-deferred is not supported yet"),
     ('mda wrapper w "x"', "1: mda wrapper is not supported yet"),
     ("mta limit for domain a.example max-conn-per-host 5", "1: mta limit for domain is not supported yet"),

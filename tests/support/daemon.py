@@ -50,6 +50,7 @@ class Daemon:
         resolver: str = "127.0.0.1:9",
         options: tuple[str, ...] = (),
         prefix: tuple[str, ...] = (),  # a command that becomes the daemon, such as prlimit
+        stdin: str = "",  # the first line of its standard input
     ) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="smtpd_ps-test-", dir="/var/tmp"))
         self.dir.chmod(0o755)
@@ -61,6 +62,7 @@ class Daemon:
         self.resolver = resolver
         self.options = options
         self.prefix = prefix
+        self.stdin = stdin
         self.process: subprocess.Popen[bytes] | None = None
 
     def write_config(self) -> None:
@@ -77,7 +79,11 @@ class Daemon:
         if os.getuid() != 0:
             argv.append("--unprivileged")
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+            source = subprocess.PIPE if self.stdin else subprocess.DEVNULL
+            self.process = subprocess.Popen(argv, stdin=source, stdout=log, stderr=log, cwd="/")
+        if self.process.stdin is not None:
+            with self.process.stdin as pipe:
+                pipe.write(f"{self.stdin}\n".encode())
         if wait:
             wait_until("the banner", self.greets)
         return self

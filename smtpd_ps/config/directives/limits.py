@@ -15,6 +15,7 @@ from smtpd_ps.config.units import delay_secs, size_bytes
 from smtpd_ps.contract.values import MAX_INSTANCES
 
 MAX_WARNINGS = 4
+QUEUE_KEY_BYTES = 32
 # Only smtp, which has OpenSSL, can tell what the words mean; it refuses to start with none that it knows.
 _CIPHERS = re.compile(r"[A-Za-z0-9:,!+@=_ -]+")
 
@@ -159,9 +160,28 @@ def _message_size(p: Parser) -> None:
 
 
 def queue(p: Parser) -> None:
-    """`queue ttl DELAY`."""
-    _subject(p, "ttl", unsupported=("compression", "encryption"))
-    _set(p, queue_ttl_secs=delay(p, "the queue ttl"))
+    """`queue compression`, `queue encryption [KEY]`, `queue ttl DELAY`."""
+    match _subject(p, "compression", "encryption", "ttl").text:
+        case "compression":
+            _set(p, queue_compression=True)
+        case "encryption":
+            _set(p, queue_encryption=_queue_key(p))
+        case "ttl":
+            _set(p, queue_ttl_secs=delay(p, "the queue ttl"))
+
+
+def _queue_key(p: Parser) -> str:
+    """The key, "stdin" for standard input, "" for a prompt at the start."""
+    token = p.peek()
+    if token.kind in (Kind.NEWLINE, Kind.END):
+        return ""
+    key = p.string('the key of queue encryption, "stdin" or "-"')
+    if key.lower() in ("stdin", "-"):
+        return "stdin"
+    if len(key.encode(errors="surrogateescape")) != QUEUE_KEY_BYTES:
+        # Never with the key in it: this goes to logs.
+        p.report(token, f"the key of queue encryption has {QUEUE_KEY_BYTES} characters, found {len(key)}")
+    return key
 
 
 def bounce(p: Parser) -> None:

@@ -25,6 +25,7 @@ from smtpd_ps.pure.sqlite_pages import (
     WAL_HEADER_BYTES,
     committed_frames,
 )
+from smtpd_ps.queue.store.coding import Coder
 from smtpd_ps.queue.store.protocol import Damaged, Due, Group, Loaded, StoreError, StoreFull
 from smtpd_ps.queue.store.records import (
     DamagedRecord,
@@ -85,10 +86,15 @@ class EmbeddedStore:
 
     `patience_secs` is how long another process may still have it open. `repair` is called once, with the
     reason, when pages turn out to be malformed: it puts another database in the place of this one.
+    `coder` compresses and encrypts.
     """
 
-    def __init__(self, path: Path, patience_secs: float = 0.0, repair: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, patience_secs: float = 0.0, repair: Callable[[str], None] | None = None,
+        coder: Coder | None = None,
+    ) -> None:  # fmt: skip
         self._path = path
+        self._coder = coder if coder is not None else Coder()
         self._wal = Path(f"{path}-wal")
         self._db: sqlite3.Connection | None = None
         self._since_checkpoint = 0  # bytes written, roughly
@@ -235,7 +241,9 @@ class EmbeddedStore:
         try:
             execute("BEGIN IMMEDIATE")
             for message, body in group.inserts:
-                record = encode_record(message)
+                if body is not None:
+                    body = self._coded_body(message, body)
+                record = self._record(message)
                 row = (message.msgid, message.due_ms, len(message.envelopes), checksum(record), record)
                 execute(_INSERT, row)
                 written += len(record)
@@ -243,7 +251,7 @@ class EmbeddedStore:
                     execute(_INSERT_BODY, (message.msgid, body))
                     written += len(body)
             for message in group.updates:
-                record = encode_record(message)
+                record = self._record(message)
                 execute(_UPDATE, (message.due_ms, len(message.envelopes), checksum(record), record, message.msgid))
                 written += len(record)
             if group.removals:
@@ -254,6 +262,17 @@ class EmbeddedStore:
         except sqlite3.Error as error:
             self._failed(error)
         self._since_checkpoint += written + PAGE_BYTES * (4 + len(group.removals) // 4)
+
+    def _record(self, message: StoredMessage) -> bytes:
+        record = encode_record(message)
+        if not self._coder.active:
+            return record
+        return self._coder.encode("record", message.msgid, record) or record
+
+    def _coded_body(self, message: StoredMessage, body: bytes) -> bytes:
+        coded = self._coder.encode("body", message.msgid, body) if self._coder.active else None
+        message.coded = coded is not None
+        return body if coded is None else coded
 
     def mark_damaged(self, msgid: int, reason: str) -> None:
         """See Store."""
@@ -336,7 +355,7 @@ class EmbeddedStore:
         if damage is not None:
             return Damaged(msgid, damage)
         try:
-            return decode_record(msgid, record, crc)
+            return decode_record(msgid, record, crc, self._coder)
         except DamagedRecord as error:
             self.mark_damaged(msgid, str(error))
             return Damaged(msgid, str(error), envelopes)
@@ -360,6 +379,8 @@ class EmbeddedStore:
         if row is None:
             raise DamagedRecord("no body")
         data: bytes = row[0]
+        if message.coded:
+            data = self._coder.decode("body", message.msgid, data)
         if checksum(data) != message.body_crc:
             raise DamagedRecord("body checksum")
         return data
@@ -371,6 +392,15 @@ class EmbeddedStore:
     def has(self, msgid: int) -> bool:
         """See Store."""
         return self.any_in(msgid, msgid)
+
+    def count_encrypted(self) -> int:
+        """Messages whose record only the key can read. Looks at all of them."""
+        return self._all("SELECT count(*) FROM message WHERE substr(record, 1, 2) IN (x'c102', x'c103')")[0][0]
+
+    def any_encrypted(self) -> tuple[int, bytes] | None:
+        """One of them: its id and its record."""
+        rows = self._all("SELECT msgid, record FROM message WHERE substr(record, 1, 2) IN (x'c102', x'c103') LIMIT 1")
+        return (rows[0][0], bytes(rows[0][1])) if rows else None
 
     def count_envelopes(self) -> int:
         """See Store."""

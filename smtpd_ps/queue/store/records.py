@@ -7,12 +7,14 @@ so that a row can be told from another's and a body from a damaged one.
 
 import zlib
 from enum import IntEnum
+from typing import Literal, Protocol
 
 import msgspec
 
 from smtpd_ps.contract.values import U8, U32, U63, Envelope, Line, Name
 
 RECORD_VERSION = 1
+CODED_MARK = b"\xc1"  # begins what is coded; MessagePack never uses it, so that no plain record begins so
 
 
 class EnvelopeState(IntEnum):
@@ -49,6 +51,7 @@ class StoredMessage(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
     in_file: bool  # the body is a file, not in the store
     body_crc: U32
     envelopes: dict[U63, StoredEnvelope]
+    coded: bool = False  # the body is compressed or encrypted (store/coding); size and checksum are of the plain one
 
     @property
     def due_ms(self) -> int:
@@ -60,15 +63,24 @@ class DamagedRecord(Exception):
     """A record or a body that is not what was stored."""
 
 
+class Decoder(Protocol):
+    """As much of coding.Coder as is needed to read a record."""
+
+    def decode(self, part: Literal["record", "body"], msgid: int, data: bytes) -> bytes:
+        """What was coded. Raises DamagedRecord."""
+
+
 checksum = zlib.crc32
 encode_record = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(StoredMessage).decode
 
 
-def decode_record(msgid: int, data: object, crc: object) -> StoredMessage:
+def decode_record(msgid: int, data: object, crc: object, decoder: Decoder | None = None) -> StoredMessage:
     """The message of a record. Raises DamagedRecord, saying why."""
     if not isinstance(data, bytes) or checksum(data) != crc:
         raise DamagedRecord("record checksum")
+    if decoder is not None and data[:1] == CODED_MARK:
+        data = decoder.decode("record", msgid, data)
     try:
         message = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

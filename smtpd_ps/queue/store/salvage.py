@@ -13,6 +13,7 @@ from pathlib import Path
 from smtpd_ps.contract.values import message_id_text
 from smtpd_ps.pure import sqlite_pages
 from smtpd_ps.pure.sqlite_pages import FRAME_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES, WAL_HEADER_BYTES, Row
+from smtpd_ps.queue.store.coding import Coder
 from smtpd_ps.queue.store.embedded import EmbeddedStore, wal_frames
 from smtpd_ps.queue.store.protocol import Group, Insert
 from smtpd_ps.queue.store.records import DamagedRecord, StoredMessage, checksum, decode_record
@@ -64,7 +65,8 @@ class _Pages:
 class _Found:
     """What the first look at all rows gives."""
 
-    def __init__(self, pages: _Pages) -> None:
+    def __init__(self, pages: _Pages, coder: Coder) -> None:
+        self._coder = coder
         self.messages: dict[int, StoredMessage] = {}
         self.damaged: dict[int, str] = {}
         left_over: dict[int, StoredMessage] = {}
@@ -86,7 +88,7 @@ class _Found:
     def _message(self, row: Row, left_over: dict[int, StoredMessage]) -> None:
         _alias, _due_ms, _envelopes, crc, record, damage = row.values
         try:
-            message = decode_record(row.rowid, record, crc)
+            message = decode_record(row.rowid, record, crc, self._coder)
         except DamagedRecord as error:
             if row.live and 0 < row.rowid < 1 << 31:
                 self.damaged[row.rowid] = str(error)
@@ -103,7 +105,7 @@ def _tries(message: StoredMessage) -> int:
     return sum(one.tries for one in message.envelopes.values())
 
 
-def salvage(path: Path, bodies: Path, why: str, report: Report) -> None:
+def salvage(path: Path, bodies: Path, why: str, report: Report, coder: Coder | None = None) -> None:
     """Put a new database in the place of the one at `path`. Raises StoreError, OSError.
 
     `bodies` is the directory of body files. A crash in between is made good by `finish`.
@@ -113,9 +115,10 @@ def salvage(path: Path, bodies: Path, why: str, report: Report) -> None:
     for leftover in (fresh, Path(f"{fresh}-wal")):
         leftover.unlink(missing_ok=True)
     pages = _Pages(path)
-    store = EmbeddedStore(fresh)
+    coder = coder if coder is not None else Coder()
+    store = EmbeddedStore(fresh, coder=coder)
     try:
-        kept, damaged = _copy(pages, store, bodies)
+        kept, damaged = _copy(pages, store, bodies, coder)
     finally:
         pages.close()
         store.close()
@@ -151,9 +154,20 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def _copy(pages: _Pages, store: EmbeddedStore, bodies: Path) -> tuple[int, dict[int, str]]:
+def _plain(message: StoredMessage, data: object, coder: Coder) -> bytes | None:
+    """The body, where these bytes are what is stored of it."""
+    if not isinstance(data, bytes):
+        return None
+    try:
+        plain = coder.decode("body", message.msgid, data) if message.coded else data
+    except DamagedRecord:
+        return None
+    return plain if len(plain) == message.size_bytes and checksum(plain) == message.body_crc else None
+
+
+def _copy(pages: _Pages, store: EmbeddedStore, bodies: Path, coder: Coder) -> tuple[int, dict[int, str]]:
     """Returns how many messages were stored, and the damaged ones with the reason."""
-    found = _Found(pages)
+    found = _Found(pages, coder)
     waiting = dict(found.messages)
     group: list[Insert] = []
 
@@ -170,8 +184,8 @@ def _copy(pages: _Pages, store: EmbeddedStore, bodies: Path) -> tuple[int, dict[
         if message is None:
             if row.live and row.rowid not in found.messages and 0 < row.rowid < 1 << 31:
                 orphans.add(row.rowid)
-        elif isinstance(data, bytes) and len(data) == message.size_bytes and checksum(data) == message.body_crc:
-            group.append(Insert(waiting.pop(row.rowid), data))
+        elif (body := _plain(message, data, coder)) is not None:
+            group.append(Insert(waiting.pop(row.rowid), body))
             if len(group) >= GROUP_MESSAGES:
                 flush()
     damaged = dict(found.damaged)
