@@ -52,6 +52,19 @@ ACCOUNTS: tuple[Account, ...] = (
     Account("_sps_queue", "smtpd_ps queue"),
     Account("_sps_delivery", "smtpd_ps relaying and LMTP"),
     Account("_sps_alias", "smtpd_ps alias commands"),
+    Account("_sps_filter", "smtpd_ps filter programs"),
+    Account("_sps_table", "smtpd_ps table programs"),
+)
+
+# Where a filter or table program without a leading slash is looked for, in this order. "{arch}" is
+# Debian's name of the machine (x86_64-linux-gnu); a directory that has it is left out elsewhere.
+LIBEXEC: tuple[str, ...] = (
+    "/usr/local/libexec/smtpd",
+    "/usr/local/libexec/opensmtpd",
+    "/usr/libexec/smtpd",
+    "/usr/libexec/opensmtpd",
+    "/usr/lib/{arch}/opensmtpd",
+    "/usr/lib/opensmtpd",
 )
 
 # In the order in which they are made.

@@ -111,7 +111,7 @@ _PARENT = Policy(
     confined=False,
     descriptors=(
         *_DESCRIPTORS,
-        Grant("pipe", "signals wake its loop through one; children's start-up errors come through others"),
+        Grant("pipe", "signals wake its loop through one; a program that starts gets its ends of others"),
         Grant("file", "the pid file, and files it opens for a child that is starting"),
         Grant("tcp-listener", "kept to hand to the next set of children"),
         Grant("unix-listener", "the control and submission sockets, to hand to the next set of children"),
@@ -199,10 +199,10 @@ _LOOKUP = Policy(
         Grant("udp", "DNS queries"),
         Grant("tcp", "DNS answers that do not fit into UDP"),
         Grant("table", "a file that is read again, read-only, for that moment; opened by the parent"),
-        Grant("pipe", "threads wake the loop"),
+        Grant("pipe", "threads wake the loop; filter and table programs are at the other ends, made by the parent"),
         Grant("eventfd", "threads wake the loop"),
     ),
-    limits=_files(2048, "a socket for each outstanding DNS query"),
+    limits=_files(2048, "a socket for each outstanding DNS query, three pipes for each program"),
     syscalls=(
         *_SYSCALLS,
         _NO_FILES,
@@ -213,7 +213,7 @@ _LOOKUP = Policy(
     promises=(
         _STDIO,
         Grant("inet", "asks name servers"),
-        Grant("recvfd", "tables that are read again"),
+        Grant("recvfd", "tables that are read again, pipes to programs that are started again"),
     ),
     capsicum=Capsicum(False, "capability mode refuses connect and bind to addresses, which DNS needs"),
 )

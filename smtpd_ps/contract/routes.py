@@ -123,7 +123,8 @@ ROUTES: tuple[Route, ...] = (
           answer="Counters, Done"),
     Route(87, m.ShowStatus, ((CLIENT, CONTROL), (CONTROL, QUEUE), (CONTROL, SMTP)), _SERVE, 64,
           answer="TextPart, Done"),
-    Route(88, m.ShowProcesses, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64, answer="ProcessRow, Done"),
+    Route(88, m.ShowProcesses, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64,
+          answer="ProcessRow, ProgramRow, Done"),
     Route(89, m.SetLog, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64, answer="Done"),
     Route(90, m.Stop, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 64, answer="Done"),
     Route(91, m.Counters, _TO_CLIENT, _SERVE, 512 * KIB),
@@ -143,6 +144,12 @@ ROUTES: tuple[Route, ...] = (
     Route(114, m.ControlReload, _fan(PARENT, (CONTROL,)), _RUN, 64),
     Route(115, m.Retire, _fan(PARENT, (SMTP, DELIVERY)), _RUN, 64, answer="Drained; smtp: Retired before"),
     Route(116, m.Retired, _gather((SMTP,), PARENT), _DRAIN, 64),
+    # Filter and table programs.
+    Route(180, m.Program, ((PARENT, LOOKUP),), _ANY, 512, ("its input", "its output", "its errors"),
+          "ProgramFailed, if ever"),
+    Route(181, m.ProgramGone, ((PARENT, LOOKUP),), _SERVE, 16 * KIB),
+    Route(182, m.ProgramFailed, ((LOOKUP, PARENT),), _SERVE, 512),
+    Route(183, m.ProgramRow, ((PARENT, CONTROL), (CONTROL, CLIENT)), _SERVE, 4 * KIB),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name, Path, Value
+from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name, Path, ProgramKind, Value
 from smtpd_ps.contract.values import TlsUse as TlsUse  # settings.TlsUse and values.TlsUse are one
 
 TlsOffer = Literal["none", "offer", "require", "implicit"]
@@ -190,6 +190,23 @@ class ControlSettings(Value, frozen=True):
     """For control: whose requests it takes."""
 
     allowed_uid: U32
+
+
+class ProgramSettings(Value, frozen=True):
+    """A filter or table program, for the parent, which starts it. Nobody else gets this.
+
+    `words` are its argument vector, the first one the command: absolute, or looked for in
+    installation.LIBEXEC. With `shell` the only word is a text for /bin/sh.
+    """
+
+    name: Name  # of the filter's `proc`, or of the table
+    kind: ProgramKind
+    words: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=64)]
+    shell: bool = False
+    user: Name = ""  # "": the one of installation.ACCOUNTS for its kind
+    group: Name = ""  # "": the user's
+    chroot: Path = ""
+    title: Name = ""  # what it sees as its own name; "": the command
 
 
 class AgentSettings(Value, frozen=True):

@@ -22,6 +22,7 @@ U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
 TargetSource = Literal["", "alias", "forward"]
+ProgramKind = Literal["filter", "table"]
 StepKind = Literal[
     "client", "address", "user", "target", "rule", "entry", "no-entry", "duplicate", "passwd", "deliver", "host",
     "refused", "note",

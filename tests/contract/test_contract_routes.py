@@ -58,6 +58,7 @@ def test_what_the_parent_takes_at_run_time_is_a_handful() -> None:
         (Process.LOOKUP, "UserQuery"),
         (Process.LOOKUP, "SystemAuth"),
         (Process.LOOKUP, "TableRead"),
+        (Process.LOOKUP, "ProgramFailed"),
         (Process.DELIVERY, "AgentStart"),
         (Process.DELIVERY, "LmtpConnect"),
         (Process.CONTROL, "ShowProcesses"),

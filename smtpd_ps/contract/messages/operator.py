@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
-from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Line, Name, Process, StepKind, Text
+from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Line, Name, Process, ProgramKind, StepKind, Text
 
 # --- the operator ----------------------------------------------------------------------------
 
@@ -181,6 +181,20 @@ class ProcessRow(Message, frozen=True):
     privileged: bool
     detail: Line = ""
     configured: U8 = 1  # processes of this kind in a generation
+
+
+class ProgramRow(Message, frozen=True):
+    """One filter or table program that runs, as the parent knows it."""
+
+    client: U32
+    kind: ProgramKind
+    name: Name
+    index: U8  # its generation
+    pid: U32
+    user: Name
+    group: Name
+    root: Annotated[str, Meta(max_length=1024)]
+    privileged: bool
 
 
 class Done(Message, frozen=True):

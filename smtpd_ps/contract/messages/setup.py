@@ -17,7 +17,7 @@ from smtpd_ps.contract.settings import (
     QueueSettings,
     SmtpSettings,
 )
-from smtpd_ps.contract.values import U7, U8, U16, U32, Line, Name, Path, Process
+from smtpd_ps.contract.values import U7, U8, U16, U32, Line, Name, Path, Process, ProgramKind
 
 # --- parent to each child, before Go ---------------------------------------------------------
 
@@ -80,6 +80,7 @@ class Common(Message, frozen=True):
     writable: Annotated[tuple[Path, ...], Meta(max_length=16)] = ()  # paths an agent may write below
     peers: U8 = 0  # how many PeerChannel messages follow the set-up
     assets: U32 = 0  # and how many Asset messages (an agent: AgentMailbox)
+    programs: U8 = 0  # and how many Program messages
 
 
 class PeerChannel(Message, frozen=True):
@@ -94,6 +95,34 @@ class Asset(Message, frozen=True):
 
     kind: Literal["table", "cert", "key", "resolv.conf", "hosts"]
     name: Name
+
+
+class Program(Message, frozen=True):
+    """A filter or table program runs. Carries its standard input to write to, its standard output and
+    its standard error to read from. `instance` counts how often it was started.
+    """
+
+    kind: ProgramKind
+    name: Name
+    instance: U32
+
+
+class ProgramGone(Message, frozen=True):
+    """It has ended (`text` says how), and is started again in `restart_secs`."""
+
+    kind: ProgramKind
+    name: Name
+    instance: U32
+    text: Line
+    restart_secs: U32
+
+
+class ProgramFailed(Message, frozen=True):
+    """It does not keep to its protocol: end it, and start it again in its time."""
+
+    kind: ProgramKind
+    name: Name
+    instance: U32
 
 
 class Listener(Message, frozen=True):
