@@ -46,10 +46,10 @@ def answers(state_dir: str | None, request: m.Message) -> Iterator[m.Message]:
             raise DaemonError(f"no answer from the daemon: {error}") from None
 
 
-def parts(state_dir: str | None, request: m.Message, kind: type[T]) -> Iterator[T]:
-    """The parts of one kind; a Done that says failure is a DaemonError."""
+def parts(state_dir: str | None, request: m.Message, *kinds: type[T]) -> Iterator[T]:
+    """The parts of these kinds; a Done that says failure is a DaemonError."""
     for part in answers(state_dir, request):
-        if isinstance(part, kind):
+        if isinstance(part, kinds):
             yield part
         elif isinstance(part, m.Done) and not part.ok:
             raise DaemonError(part.text or "refused")

@@ -1,9 +1,11 @@
 """`smtpctl_ps audit`: every live process beside its declared policy, and what differs.
 
 Runs as root in smtpctl_ps; reads what the kernel shows, and the process table that the parent
-gave through the control socket. The comparison is pure/audit.
+gave through the control socket. The comparison is pure/audit. Of filter and table programs, which
+are not ours, it is looked at as whom they run, where, and that they hold nothing of the daemon's.
 """
 
+import grp
 import json as json_text
 import os
 import pwd
@@ -18,7 +20,7 @@ from smtpd_ps import osdep
 from smtpd_ps.cli.accounts import plans
 from smtpd_ps.cli.setup import state_differences
 from smtpd_ps.contract.installation import state_dir_of
-from smtpd_ps.contract.messages import ProcessRow
+from smtpd_ps.contract.messages import ProcessRow, ProgramRow
 from smtpd_ps.contract.policy import POLICIES
 from smtpd_ps.contract.routes import CHILDREN, GENERATION
 from smtpd_ps.contract.values import Process
@@ -32,6 +34,7 @@ from smtpd_ps.pure.audit import (
     findings,
     ids_text,
     kinds,
+    program_findings,
     set_findings,
 )
 
@@ -41,6 +44,7 @@ _LOOKS = 5
 _HELPERS = ("smtpd_ps.parent.system_auth",)  # one password check each, with a deadline
 
 Inspect = Callable[[int], Observation]
+Rows = Sequence[ProcessRow | ProgramRow]
 
 
 @dataclass(slots=True)
@@ -53,33 +57,83 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
 
-def run(ask: Callable[[], Sequence[ProcessRow]], json: bool, out: TextIO, inspect: Inspect = osdep.inspect) -> int:
+@dataclass(slots=True)
+class ProgramReport:
+    """One filter or table program: what it is, what differs."""
+
+    row: ProgramRow
+    seen: Observation | None
+    findings: list[Finding]
+
+
+def run(ask: Callable[[], Rows], json: bool, out: TextIO, inspect: Inspect = osdep.inspect) -> int:
     """Print the audit of the processes that `ask` names; 0 when all is as declared, 1 when not.
 
     Where something differs and a reload has changed the set of processes meanwhile, all are looked at again.
     """
-    rows = ask()
+    answered = ask()
     for _ in range(_LOOKS):
+        rows = [row for row in answered if isinstance(row, ProcessRow)]
         reports = examine(rows, inspect)
+        programs = examine_programs([row for row in answered if isinstance(row, ProgramRow)], reports, inspect)
         general = list(set_findings(_declared(rows), Counter(r.row.process for r in reports if r.seen is not None)))
-        general += _extra_processes(rows)
-        count = len(general) + sum(len(report.findings) for report in reports)
-        if not count or _core(rows) == _core(rows := ask()):
+        general += _extra_processes(answered)
+        count = len(general) + sum(len(found) for found in _all_findings(reports, programs))
+        if not count or _core(answered) == _core(answered := ask()):
             break
     installation = _installation(reports)
     general += installation
     count += len(installation)
     warnings = _warnings([report.row for report in reports], reports)
     if json:
-        json_text.dump(_as_json(reports, general, warnings), out, indent=1)
+        json_text.dump(_as_json(reports, programs, general, warnings), out, indent=1)
         out.write("\n")
     else:
-        _print(reports, general, warnings, count, out)
+        _print(reports, programs, general, warnings, count, out)
     return 1 if count else 0
 
 
-def _core(rows: Sequence[ProcessRow]) -> set[int]:
-    return {row.pid for row in rows if row.process is not Process.AGENT}
+def _all_findings(reports: Sequence[Report], programs: Sequence[ProgramReport]) -> list[list[Finding]]:
+    return [report.findings for report in reports] + [report.findings for report in programs]
+
+
+def _core(rows: Rows) -> set[int]:
+    return {row.pid for row in rows if isinstance(row, ProgramRow) or row.process is not Process.AGENT}
+
+
+def examine_programs(rows: Sequence[ProgramRow], reports: Sequence[Report], inspect: Inspect) -> list[ProgramReport]:
+    """Look at every program. One that is gone since is started again by the parent, and differs in nothing."""
+    starter = next((report.seen for report in reports if report.row.process is Process.PARENT), None)
+    owned = {
+        descriptor.inode: report.row.process
+        for report in reports if report.seen is not None
+        for descriptor in report.seen.descriptors or () if descriptor.kind == "channel" and descriptor.inode
+    }  # fmt: skip
+    out = []
+    for row in rows:
+        seen = _look(row.pid, inspect)
+        if row.privileged:
+            uid, gid = _user_id(row.user), _group_id(row.group)
+        else:
+            uid, gid = (starter.uids[0], starter.gids[0]) if starter is not None else (os.getuid(), os.getgid())
+        root = os.path.realpath(row.root) if row.root else "/"
+        found = program_findings(uid, gid, root, row.privileged, seen, owned) if seen is not None else []
+        out.append(ProgramReport(row, seen, found))
+    return out
+
+
+def _user_id(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return -1
+
+
+def _group_id(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return -1
 
 
 def examine(rows: Sequence[ProcessRow], inspect: Inspect) -> list[Report]:
@@ -157,13 +211,17 @@ def _declared(rows: Sequence[ProcessRow]) -> dict[Process, int]:
     return {process: count or 1 for process, count in wanted.items()}
 
 
-def _extra_processes(rows: Sequence[ProcessRow]) -> list[Finding]:
-    """Processes started by the daemon's that the parent did not name. Short-lived ones get a moment."""
+def _extra_processes(rows: Rows) -> list[Finding]:
+    """Processes started by the daemon's that the parent did not name. Short-lived ones get a moment.
+
+    What a program starts is its own affair.
+    """
     known = {row.pid for row in rows}
-    extra = _started_by(known)
+    starters = {row.pid for row in rows if isinstance(row, ProcessRow)}
+    extra = _started_by(starters) - known
     if extra:
         time.sleep(_EXTRA_PATIENCE_SECS)
-        extra &= _started_by(known)
+        extra &= _started_by(starters)
     out = []
     for pid in sorted(extra):
         try:
@@ -175,8 +233,8 @@ def _extra_processes(rows: Sequence[ProcessRow]) -> list[Finding]:
     return out
 
 
-def _started_by(known: set[int]) -> set[int]:
-    return {pid for pid, parent in osdep.processes().items() if parent in known and pid not in known}
+def _started_by(starters: set[int]) -> set[int]:
+    return {pid for pid, parent in osdep.processes().items() if parent in starters and pid not in starters}
 
 
 def _installation(reports: Sequence[Report]) -> list[Finding]:
@@ -256,8 +314,26 @@ def _yes(value: bool | None) -> str:
     return {True: "yes", False: "no", None: "not visible"}[value]
 
 
+def _program_facts(report: ProgramReport) -> list[tuple[str, str, str]]:
+    seen, row = report.seen, report.row
+    if seen is None:
+        return []
+    who = (row.user, row.group) if row.privileged else ("the starter", "the starter's")
+    return [
+        ("user", _user_text(seen.uids), who[0]),
+        ("groups", ids_text((*seen.gids, *seen.groups)), who[1]),
+        ("root", seen.root or "not visible", row.root or "/"),
+        ("executable", seen.executable or "not visible", "as smtpd.conf says"),
+    ]
+
+
 def _print(
-    reports: Sequence[Report], general: Sequence[Finding], warnings: Sequence[str], count: int, out: TextIO
+    reports: Sequence[Report],
+    programs: Sequence[ProgramReport],
+    general: Sequence[Finding],
+    warnings: Sequence[str],
+    count: int,
+    out: TextIO,
 ) -> None:
     for report in reports:
         verdict = "differs" if report.findings else "as declared"
@@ -268,16 +344,27 @@ def _print(
             out.write(f"  {name:<13} {seen:<40} declared: {declared}\n")
         for finding in report.findings:
             out.write(f"  DIFFERS {finding.line}: {finding.text}\n")
+    for program in programs:
+        about = program.row
+        verdict = "differs" if program.findings else "as declared"
+        out.write(f"{about.kind} {about.name} (pid {about.pid}, generation {about.index}): {verdict}\n")
+        for name, shown, declared in _program_facts(program):
+            out.write(f"  {name:<13} {shown:<40} declared: {declared}\n")
+        for finding in program.findings:
+            out.write(f"  DIFFERS {finding.line}: {finding.text}\n")
     for finding in general:
         out.write(f"DIFFERS {finding.line}: {finding.text}\n")
     for warning in warnings:
         out.write(f"warning: {warning}\n")
-    out.write(f"audit: {len(reports)} processes, {f'{count} differences' if count else 'all as declared'}\n")
+    verdict = f"{count} differences" if count else "all as declared"
+    out.write(f"audit: {len(reports) + len(programs)} processes, {verdict}\n")
 
 
-def _as_json(reports: Sequence[Report], general: Sequence[Finding], warnings: Sequence[str]) -> dict[str, Any]:
+def _as_json(
+    reports: Sequence[Report], programs: Sequence[ProgramReport], general: Sequence[Finding], warnings: Sequence[str]
+) -> dict[str, Any]:
     return {
-        "ok": not general and not any(report.findings for report in reports),
+        "ok": not general and not any(_all_findings(reports, programs)),
         "processes": [
             {
                 "process": report.row.process.title,
@@ -288,6 +375,18 @@ def _as_json(reports: Sequence[Report], general: Sequence[Finding], warnings: Se
                 "findings": [{"line": f.line, "text": f.text} for f in report.findings],
             }
             for report in reports
+        ],
+        "programs": [
+            {
+                "kind": report.row.kind,
+                "name": report.row.name,
+                "index": report.row.index,
+                "pid": report.row.pid,
+                "ok": not report.findings,
+                "lines": [{"name": n, "seen": s, "declared": d} for n, s, d in _program_facts(report)],
+                "findings": [{"line": f.line, "text": f.text} for f in report.findings],
+            }
+            for report in programs
         ],
         "findings": [{"line": f.line, "text": f.text} for f in general],
         "warnings": list(warnings),

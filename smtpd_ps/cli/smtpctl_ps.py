@@ -77,8 +77,8 @@ class Commands:
         return 0
 
     def _audit(self, _given: Sequence[str]) -> int:
-        def ask() -> list[m.ProcessRow]:
-            return list(parts(self._state_dir, m.ShowProcesses(0), m.ProcessRow))
+        def ask() -> list[m.ProcessRow | m.ProgramRow]:
+            return list(parts(self._state_dir, m.ShowProcesses(0), m.ProcessRow, m.ProgramRow))
 
         return run_audit(ask, self._json, sys.stdout)
 

@@ -17,8 +17,7 @@ from smtpd_ps.config.files import check_files
 from smtpd_ps.config.load import load
 from smtpd_ps.config.model import Configuration, ConfigurationError, Problem
 from smtpd_ps.config.system import SystemEnvironment
-from smtpd_ps.contract.installation import StatePaths, paths
-from smtpd_ps.contract.policy import POLICIES
+from smtpd_ps.contract.installation import ACCOUNTS, StatePaths, paths
 from smtpd_ps.contract.values import Process
 from smtpd_ps.keys.check import check_pair
 from smtpd_ps.parent.daemon import Daemon
@@ -202,7 +201,7 @@ def start(options: Options, slices: Slices) -> int:
         control_socket=control_socket,
         privileged=not options.unprivileged,
         foreground=options.log_to_stderr,
-        forbidden_users=frozenset(policy.user for policy in POLICIES.values() if policy.user),
+        forbidden_users=frozenset(("root", *(account.name for account in ACCOUNTS))),
         on_serving=detach.done if detach else lambda: None,
     )
     try:

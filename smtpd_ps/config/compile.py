@@ -35,6 +35,7 @@ from smtpd_ps.contract.settings import (
     ListenerSettings,
     LookupSettings,
     PkiSettings,
+    ProgramSettings,
     QueueSettings,
     RouteShape,
     RuleSettings,
@@ -59,7 +60,7 @@ class AssetPlan:
 
 @dataclass(frozen=True, slots=True)
 class Slices:
-    """The settings of each process; `actions` are for the parent itself."""
+    """The settings of each process; `actions` and `programs` are for the parent itself."""
 
     smtp: SmtpSettings
     lookup: LookupSettings
@@ -71,6 +72,7 @@ class Slices:
     actions: Mapping[str, ActionSettings]
     counts: Mapping[Process, int]  # of smtp and delivery processes
     queue_key: bytes = field(default=b"", repr=False)  # of queue encryption, at the start
+    programs: tuple[ProgramSettings, ...] = ()
 
 
 def compile_settings(

@@ -50,6 +50,7 @@ def answerers(request: m.Message) -> tuple[Process, ...]:
     return _ANSWERERS[type(request)]
 
 
+_Part = m.TextPart | m.BytesPart | m.QueueRow | m.ProcessRow | m.ProgramRow | m.ExplainStep
 Peer = tuple[Process, int]  # with its seat; 0 for those that last
 
 
@@ -115,7 +116,10 @@ class Desk:
         """What `peer` may answer."""
         if peer is Process.LOOKUP:
             return {m.ExplainStep: self._on_part, m.Done: lambda done: self._answered((peer, seat), done)}
-        return {
+        rows: dict[type[m.Message], Callable[..., None]] = {}
+        if peer is Process.PARENT:
+            rows[m.ProgramRow] = self._on_part
+        return rows | {
             m.Counters: self._on_counters,
             m.TextPart: self._on_part,
             m.BytesPart: self._on_part,
@@ -140,7 +144,7 @@ class Desk:
         """The client is gone: drop what still comes for it."""
         self._cases.pop(number, None)
 
-    def _on_part(self, part: m.TextPart | m.BytesPart | m.QueueRow | m.ProcessRow | m.ExplainStep) -> None:
+    def _on_part(self, part: _Part) -> None:
         case = self._cases.get(part.client)
         if case is not None:
             case.client.send(part)

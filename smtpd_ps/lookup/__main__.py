@@ -10,9 +10,13 @@ from smtpd_ps.lookup.credentials import schemes_in
 from smtpd_ps.lookup.desk import Desk
 from smtpd_ps.lookup.files import FilesError, read_files
 from smtpd_ps.lookup.password_hash import PasswordHashes
+from smtpd_ps.lookup.programs import Programs
 from smtpd_ps.osdep import crypt_r
 from smtpd_ps.pure.relay_url import RelayUrlError
+from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.child import Child
+
+PROGRAM_FDS = 3  # that come with one message
 
 
 def main() -> None:
@@ -25,7 +29,8 @@ def main() -> None:
         hashes = PasswordHashes(crypt_r.load())
         missing = hashes.preload(schemes_in(files.tables))
         checking = Checking(child.loop, hashes)
-        desk = Desk(child.loop, settings, files, hashes, checking, child.log.warning, child.fail)
+        programs = Programs(child.loop, child.log.warning)
+        desk = Desk(child.loop, settings, files, hashes, checking, child.log.warning, child.fail, programs)
     except FilesError as error:
         for line in error.errors:
             child.log.error(line)
@@ -35,12 +40,22 @@ def main() -> None:
     if missing:
         child.log.warning(f"nothing here can check password hashes of scheme {', '.join(missing)}")
     dns_wire.preload()
-    child.confine()
+
+    def meet_programs() -> None:
+        for message, fds in child.programs:
+            programs.started(message, *fds)
+
+    child.confine(meet_programs)
     checking.start()
     for peer in (Process.SMTP, Process.QUEUE, Process.DELIVERY, Process.CONTROL):
         for seat, channel in child.channels(peer, partial(desk.handlers, peer)).items():
             desk.attach(peer, channel, seat)
-    child.serve(desk.handlers(Process.PARENT), on_parent=lambda channel: desk.attach(Process.PARENT, channel))
+
+    def attach_parent(channel: Channel) -> None:
+        channel.spare_fds = PROGRAM_FDS
+        desk.attach(Process.PARENT, channel)
+
+    child.serve(desk.handlers(Process.PARENT), attach_parent)
 
 
 if __name__ == "__main__":

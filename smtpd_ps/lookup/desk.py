@@ -19,6 +19,7 @@ from smtpd_ps.lookup.files import Files
 from smtpd_ps.lookup.mail_hosts import MailExchangers
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.lookup.peers import Peers
+from smtpd_ps.lookup.programs import Programs
 from smtpd_ps.lookup.recipients import Recipients
 from smtpd_ps.lookup.relay_routes import RelayRoutes
 from smtpd_ps.lookup.resolver import Resolver
@@ -50,9 +51,11 @@ class Desk:
         checking: Checking,
         warn: Callable[[str], None],
         fail: Callable[[str], NoReturn],
+        programs: Programs | None = None,
     ) -> None:
         self._peers: dict[tuple[Process, int], Sender] = {}  # by process and seat
         self._fail = fail
+        self._programs = programs or Programs(loop, warn)
         self._settings = settings
         self._tables = files.tables
         resolver = Resolver(loop, Servers(loop, files.resolver))
@@ -102,6 +105,8 @@ class Desk:
     def attach(self, process: Process, channel: Sender, seat: int = 0) -> None:
         """Where messages for `process` go from now on; smtp and delivery may be several."""
         self._peers[process, seat] = channel
+        if process is Process.PARENT:
+            self._programs.attach(channel.send)
 
     def _to_smtp(self, message: m.PeerInfo | m.AuthReply | m.RcptRefuse) -> None:
         """To the process that has the session."""
@@ -145,6 +150,8 @@ class Desk:
                     m.UserInfo: self._users.answered,
                     m.SystemAuthReply: self._credentials.system_replied,
                     m.TableFile: self._updates.requested,
+                    m.Program: self._programs.started,
+                    m.ProgramGone: self._programs.ended,
                 }
             case _:
                 return {}

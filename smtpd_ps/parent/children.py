@@ -119,6 +119,7 @@ class Crew:
         # Ends for queue and control, by who is to have it and who is at the other end.
         self.outer_ends: dict[tuple[Process, Post], socket.socket] = {}
         self.inner_ends: dict[tuple[Post, Post], socket.socket] = {}
+        self.programs: list[tuple[m.Program, tuple[int, ...]]] = []  # that lookup gets with its set-up
 
     def of(self, process: Process) -> list[Child]:
         """Its processes of one kind."""
@@ -141,6 +142,10 @@ class Crew:
             sock.close()
         self.inner_ends.clear()
         self.outer_ends.clear()
+        for _program, fds in self.programs:
+            for fd in fds:
+                os.close(fd)
+        self.programs.clear()
 
     @property
     def ready(self) -> bool:
@@ -213,7 +218,10 @@ class Children:
         """Raises OSError where a file cannot be opened."""
         plan = child.plan
         peers = [peer for post, peer in crew.inner_ends if post == child.post]
-        child.channel.send(_with_counts(plan.common, len(peers), len(plan.assets)))
+        programs: list[tuple[m.Program, tuple[int, ...]]] = []
+        if child.process is Process.LOOKUP:
+            programs, crew.programs = crew.programs, programs
+        child.channel.send(_with_counts(plan.common, len(peers), len(plan.assets), len(programs)))
         child.channel.send(plan.setup)
         for peer in peers:
             seat = 0 if peer.process in LASTING else seat_of(crew.index, peer.instance)
@@ -221,6 +229,8 @@ class Children:
             child.channel.send(m.PeerChannel(peer.process, seat), end.detach())
         for asset, path in plan.assets:
             child.channel.send(asset, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        for program, fds in programs:
+            child.channel.send(program, *fds)
 
     def _on_ready(self, crew: Crew, child: Child) -> None:
         child.ready = True
@@ -366,8 +376,8 @@ def _innocence(child: Child) -> int:
     return 1 if child.reason or child.end != "exit status 0" else 2
 
 
-def _with_counts(common: m.Common, peers: int, assets: int) -> m.Common:
+def _with_counts(common: m.Common, peers: int, assets: int, programs: int) -> m.Common:
     return m.Common(
         common.root, common.uid, common.gid, common.verbose, common.foreground, common.privileged,
-        common.user, common.groups, common.writable, peers, assets,
+        common.user, common.groups, common.writable, peers, assets, programs,
     )  # fmt: skip

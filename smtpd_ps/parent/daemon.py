@@ -18,6 +18,7 @@ from smtpd_ps.parent.children import Child, Children, Crew, Post, reason_of
 from smtpd_ps.parent.generation import Generation, Plan
 from smtpd_ps.parent.generations import START_SECS, Generations
 from smtpd_ps.parent.listeners import Listeners
+from smtpd_ps.parent.programs import Programs
 from smtpd_ps.parent.system import SystemAuth
 from smtpd_ps.parent.tables import TableFiles
 from smtpd_ps.runtime.channel import Handlers
@@ -76,7 +77,10 @@ class Daemon:
             (self._child(process) if process in LASTING else crew.children[Post(process)]).tell(message, *fds)
 
         auth = SystemAuth(self.loop, self.log, lambda reply: tell(Process.LOOKUP, reply))
-        return Generation(plan, crew, make_agents, auth, TableFiles(self.log, plan.tables, tell))
+        programs = Programs(
+            self.loop, self.log, plan.programs, self.privileged, lambda *given: tell(Process.LOOKUP, *given)
+        )
+        return Generation(plan, crew, make_agents, auth, TableFiles(self.log, plan.tables, tell), programs)
 
     def _handlers(self, child: Child) -> Handlers:
         if child.process is not Process.CONTROL:
@@ -104,7 +108,7 @@ class Daemon:
                 self.loop.run()
         finally:
             self.children.end()
-            self.generations.end_agents()
+            self.generations.end_others()
         self.log.info("stopped" if self._exit_code == 0 else "stopped after a failure")
         return self._exit_code
 
@@ -221,6 +225,7 @@ class Daemon:
             for agents in one.agents:
                 for pid, agent in agents.running.items():
                     rows.append(m.ProcessRow(client, Process.AGENT, one.index, pid, agent.user, "", privileged))
-        for row in rows:
+        programs = [row for each in self.generations.all() for row in each.programs.rows(client, each.index)]
+        for row in (*rows, *programs):
             self._tell_control(row)
-        self._tell_control(m.Done(client, True, count=len(rows)))
+        self._tell_control(m.Done(client, True, count=len(rows) + len(programs)))

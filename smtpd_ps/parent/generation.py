@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import GENERATION
-from smtpd_ps.contract.settings import ActionSettings, QueueSettings
+from smtpd_ps.contract.settings import ActionSettings, ProgramSettings, QueueSettings
 from smtpd_ps.contract.values import Process, seat_of
 from smtpd_ps.parent.agents import Agents
 from smtpd_ps.parent.children import Child, Crew, Post, SetupPlan
+from smtpd_ps.parent.programs import Programs
 from smtpd_ps.parent.system import SystemAuth, answer_lmtp, system_user
 from smtpd_ps.parent.tables import TableFiles
 from smtpd_ps.runtime.channel import Handlers
@@ -34,6 +35,7 @@ class Plan:
     queue: QueueSettings
     listeners: tuple[tuple[m.Listener, socket.socket], ...]  # smtp's; they belong to parent/listeners
     counts: Mapping[Process, int] = field(default_factory=dict)  # of smtp and delivery processes, where not one
+    programs: tuple[ProgramSettings, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +47,7 @@ class Generation:
     make_agents: Callable[[Callable[..., None]], Agents]  # given what answers who asks for them
     auth: SystemAuth
     tables: TableFiles
+    programs: Programs
     on_retired: Callable[[], None] = lambda: None
     on_ended: Callable[[], None] = lambda: None
     agents: list[Agents] = field(default_factory=list)  # one for each delivery process
@@ -56,6 +59,10 @@ class Generation:
     def index(self) -> int:
         """Its number, the upper part of its processes' seats."""
         return self.crew.index
+
+    def start_programs(self) -> None:
+        """Start its programs, so that lookup gets them with its set-up."""
+        self.crew.programs = list(self.programs.start())
 
     def plans(self) -> dict[Post, SetupPlan]:
         """Of its own processes; each smtp hears its seat."""
@@ -77,6 +84,7 @@ class Generation:
                     m.UserQuery: lambda query: child.tell(system_user(query)),
                     m.SystemAuth: self.auth.check,
                     m.TableRead: self.tables.read,
+                    m.ProgramFailed: self.programs.failed,
                 }
             case Process.DELIVERY:
                 agents = self.make_agents(child.tell)
@@ -114,6 +122,7 @@ class Generation:
             if post.process is not Process.KEYS:
                 child.go(tuple(listeners.get(post, ())))
         self.crew.started()
+        self.programs.serve()
 
     def retire(self, on_retired: Callable[[], None], on_ended: Callable[[], None]) -> None:
         """Take nothing new. `on_retired`: it accepts no client any more."""

@@ -14,6 +14,7 @@ from smtpd_ps.parent.agents import Agents
 from smtpd_ps.parent.children import Child, Children, reason_of
 from smtpd_ps.parent.generation import Generation, Plan
 from smtpd_ps.parent.listeners import Listeners
+from smtpd_ps.parent.programs import Programs
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
 
@@ -48,7 +49,7 @@ class Generations:
     starting: Generation | None = None
     retired: list[Generation] = field(default_factory=list)
     stopping: bool = False
-    _gone: list[Generation] = field(default_factory=list)  # agents of theirs may still be ending
+    _gone: list[Generation] = field(default_factory=list)  # agents and programs of theirs may still be ending
     _answer: Answer | None = None  # to who asked for the reload under way
     _timer: Timer | None = None
 
@@ -66,6 +67,7 @@ class Generations:
     def start(self, plan: Plan, on_ready: Callable[[], None], on_failed: Callable[[str], None]) -> None:
         """Start the first generation. Raises OSError."""
         self.starting = generation = self.make(0, plan, on_ready, on_failed)
+        generation.start_programs()
         self.children.start(generation.crew, generation.plans(), generation.handlers, START_SECS)
 
     def serve(self, lasting: Mapping[Process, Child]) -> None:
@@ -101,6 +103,7 @@ class Generations:
             return
         generation = self.make(self._next_index(), plan, lambda: self._ready(lasting), self._failed)
         self.starting = generation
+        generation.start_programs()
         try:
             self.children.start(generation.crew, generation.plans(), generation.handlers, RELOAD_SECS)
         except OSError as error:
@@ -134,6 +137,8 @@ class Generations:
         generation, self.starting = self.starting, None
         if generation is not None:
             self.children.release(generation.crew, kill=True)
+            generation.programs.release()
+            self._gone.append(generation)
         self.listeners.abandon()
         self._refuse(text)
 
@@ -165,6 +170,7 @@ class Generations:
         self.retired.remove(generation)
         self.children.release(generation.crew)
         generation.tables.end()
+        generation.programs.release()
         self._gone.append(generation)
 
     def reap(self) -> None:
@@ -172,10 +178,19 @@ class Generations:
         self.children.reap()
         for agents in self._agents():
             agents.reap()
-        self._gone = [generation for generation in self._gone if any(agents.running for agents in generation.agents)]
+        for programs in self._programs():
+            programs.reap()
+        self._gone = [
+            generation for generation in self._gone
+            if generation.programs.running or any(agents.running for agents in generation.agents)
+        ]  # fmt: skip
 
     def _agents(self) -> list[Agents]:
         return [agents for generation in (*self.all(), *self._gone) for agents in generation.agents]
+
+    def _programs(self) -> list[Programs]:
+        starting = () if self.starting is None else (self.starting,)
+        return [generation.programs for generation in (*self.all(), *starting, *self._gone)]
 
     def stop(self) -> None:
         """The daemon stops: a reload under way comes to nothing, and no generation ends before the others."""
@@ -197,7 +212,9 @@ class Generations:
         for child in children:
             child.drain(drained)
 
-    def end_agents(self) -> None:
-        """End all agents, when delivery is gone."""
+    def end_others(self) -> None:
+        """End all agents and programs, when delivery and lookup are gone."""
         for agents in self._agents():
             agents.end()
+        for programs in self._programs():
+            programs.end()

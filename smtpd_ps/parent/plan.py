@@ -77,4 +77,5 @@ def make_plan(slices: Slices, options: Options, paths: StatePaths, sockets: tupl
             (m.Listener(listener.index), sock) for listener, sock in zip(slices.smtp.listeners, sockets, strict=True)
         ),
         counts=slices.counts,
+        programs=slices.programs,
     )

@@ -132,6 +132,30 @@ def findings(expected: Expected, seen: Observation) -> tuple[Finding, ...]:
     return tuple(out)
 
 
+def program_findings(
+    uid: int, gid: int, root: str, privileged: bool, seen: Observation, owned: Mapping[int, Process]
+) -> list[Finding]:
+    """What differs of a filter or table program: its user, groups and root, and channels that it holds.
+
+    `owned` are the daemon's own channels by inode. What else a program opens is its own affair.
+    """
+    out: list[Finding] = []
+    if any(each != uid for each in seen.uids):
+        out.append(Finding("user", f"uids {ids_text(seen.uids)}, {uid} declared"))
+    if any(each != gid for each in seen.gids):
+        out.append(Finding("group", f"gids {ids_text(seen.gids)}, {gid} declared"))
+    if privileged and set(seen.groups) - {gid}:
+        out.append(Finding("groups", f"groups {ids_text(seen.groups)}, {gid} declared"))
+    if privileged and seen.root is not None and seen.root != root:
+        out.append(Finding("root", f"root directory {seen.root}, {root} declared"))
+    for descriptor in seen.descriptors or ():
+        for inode in (descriptor.inode, descriptor.peer):
+            if inode and inode in owned:
+                out.append(Finding("channels", f"{descriptor.number} leads to {owned[inode].title}"))
+                break
+    return out
+
+
 def _sandbox_findings(expected: Expected, seen: Observation) -> list[Finding]:
     policy = expected.policy
     out = []

@@ -57,6 +57,7 @@ class Child:
         self.peers: dict[Process, dict[int, socket.socket]] = {}  # by process and seat
         self.assets: list[tuple[m.Asset, int]] = []
         self.mailbox_fd: int | None = None
+        self.programs: list[tuple[m.Program, tuple[int, ...]]] = []
         self.listeners: list[tuple[m.Listener, socket.socket]] = []
         self.log = Log(process, common.foreground, common.verbose)
         self.loop = Loop()
@@ -92,7 +93,7 @@ class Child:
         return child
 
     def _receive_descriptors(self) -> None:
-        for _ in range(self.common.peers + self.common.assets):
+        for _ in range(self.common.peers + self.common.assets + self.common.programs):
             message, fds = self._boot_channel.receive()
             match message:
                 case m.PeerChannel():
@@ -101,17 +102,24 @@ class Child:
                     self.assets.append((message, fds[0]))
                 case m.AgentMailbox():
                     self.mailbox_fd = fds[0]
+                case m.Program():
+                    self.programs.append((message, fds))
                 case _:
                     raise ContractViolation(f"{type(message).__name__} among the descriptors")
 
-    def confine(self) -> None:
-        """Give everything up, say Ready, and wait for Go (with the listeners before it)."""
+    def confine(self, before_ready: Callable[[], None] | None = None) -> None:
+        """Give everything up, say Ready, and wait for Go (with the listeners before it).
+
+        `before_ready` runs in between, confined; it may still say that this process cannot be used (`fail`).
+        """
         try:
             warnings = osdep.confine(self.process, self.common)
         except osdep.ConfineError as error:
             self.fail(f"cannot confine myself: {error}")
         for warning in warnings:
             self.log.warning(warning)
+        if before_ready is not None:
+            before_ready()
         try:
             self._boot_channel.send(m.Ready())
             if self.process is not Process.AGENT:

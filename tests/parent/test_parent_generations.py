@@ -27,9 +27,13 @@ class FakeGeneration:
         self.crew = SimpleNamespace(children={})
         self.agents = [SimpleNamespace(running={}, reap=lambda: None, end=lambda: None)]
         self.tables = SimpleNamespace(end=lambda: None)
+        self.programs = SimpleNamespace(running=[], reap=lambda: None, release=lambda: None, end=lambda: None)
         self.hurried = False
         self.said: list[str] = []
         self.broken = False
+
+    def start_programs(self) -> None:
+        self.programs_started = True
 
     def plans(self) -> dict[Process, Any]:
         return {}

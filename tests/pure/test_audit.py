@@ -16,6 +16,7 @@ from smtpd_ps.pure.audit import (
     kind_in,
     kinds,
     may_share,
+    program_findings,
     set_findings,
 )
 
@@ -199,3 +200,17 @@ def test_channels_stay_within_a_generation():
         seen = {1: (Process.SMTP, (one,)), 2: (right, (other,))}
         assert channel_findings(seen, {1: 3, 2: 3}) == {}
         assert set(channel_findings(seen, {1: 3, 2: 4})) == ({1, 2} if wrong else set())
+
+
+def test_a_program_is_compared_with_smtpd_conf() -> None:
+    """Its user, groups and root; a channel of the daemon's in its hands; what else it opens is its own affair."""
+    good = Observation(9, (70,) * 4, (70,) * 4, (70,), "/jail", descriptors=(Descriptor(5, "tcp", "db"),))
+    assert program_findings(70, 70, "/jail", True, good, {11: Process.LOOKUP}) == []
+    bad = Observation(
+        9, (70, 0, 70, 70), (0,) * 4, (4,), "/",
+        descriptors=(Descriptor(6, "channel", inode=3, peer=11), Descriptor(7, "channel", inode=4, peer=5)),
+    )  # fmt: skip
+    found = program_findings(70, 70, "/jail", True, bad, {11: Process.LOOKUP})
+    assert [finding.line for finding in found] == ["user", "group", "groups", "root", "channels"]
+    assert found[-1].text == "6 leads to lookup"
+    assert [f.line for f in program_findings(70, 70, "/jail", False, bad, {})] == ["user", "group"]
