@@ -150,6 +150,12 @@ ROUTES: tuple[Route, ...] = (
     Route(181, m.ProgramGone, ((PARENT, LOOKUP),), _SERVE, 16 * KIB),
     Route(182, m.ProgramFailed, ((LOOKUP, PARENT),), _SERVE, 512),
     Route(183, m.ProgramRow, ((PARENT, CONTROL), (CONTROL, CLIENT)), _SERVE, 4 * KIB),
+    # The operator and the queue.
+    Route(200, m.PauseEnvelope, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
+    Route(201, m.Discover, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
+    Route(202, m.ShowCorrupt, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="CorruptRow, Done"),
+    Route(203, m.CorruptRow, ((QUEUE, CONTROL), (CONTROL, CLIENT)), _SERVE, 16 * KIB),
+    Route(204, m.Uncorrupt, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

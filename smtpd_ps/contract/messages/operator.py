@@ -61,6 +61,36 @@ class Pause(Message, frozen=True):
     paused: bool
 
 
+class PauseEnvelope(Message, frozen=True):
+    """Keep envelopes from being tried, or let them be again: one, a message's, or all (both 0)."""
+
+    client: U32
+    paused: bool
+    evpid: U63 = 0
+    msgid: U32 = 0
+
+
+class Discover(Message, frozen=True):
+    """Look at the store for an envelope, or a message's envelopes, that are due."""
+
+    client: U32
+    evpid: U63 = 0
+    msgid: U32 = 0
+
+
+class ShowCorrupt(Message, frozen=True):
+    """List the messages that are damaged."""
+
+    client: U32
+
+
+class Uncorrupt(Message, frozen=True):
+    """Put a damaged message back that can be read after all; all such where msgid is 0."""
+
+    client: U32
+    msgid: U32 = 0
+
+
 class ShowStats(Message, frozen=True):
     """Counters, from every process that counts."""
 
@@ -167,6 +197,15 @@ class QueueRow(Message, frozen=True):
     state: Literal["pending", "inflight", "offline"]
     wait_secs: U63
     error: Line
+
+
+class CorruptRow(Message, frozen=True):
+    """One message of `show corrupt`."""
+
+    client: U32
+    msgid: U32
+    envelopes: U32  # as far as that is known
+    reason: Line
 
 
 class ProcessRow(Message, frozen=True):
