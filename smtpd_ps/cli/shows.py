@@ -10,7 +10,7 @@ import msgspec
 
 from smtpd_ps.cli.ask import parts
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.values import envelope_id_text
+from smtpd_ps.contract.values import envelope_id_text, message_id_text
 
 
 def _json(value: Any) -> None:
@@ -34,6 +34,17 @@ def queue(state_dir: str | None, msgid: int, json: bool) -> int:
             _json(record | {"evpid": envelope_id_text(row.evpid)})
         else:
             print(queue_line(row))
+    return 0
+
+
+def corrupt(state_dir: str | None, json: bool) -> int:
+    """List the damaged messages: id, envelopes as far as known, reason."""
+    for row in parts(state_dir, m.ShowCorrupt(0), m.CorruptRow):
+        msgid = message_id_text(row.msgid)
+        if json:
+            _json({"msgid": msgid, "envelopes": row.envelopes, "reason": row.reason})
+        else:
+            print(f"{msgid}|{row.envelopes}|{row.reason}")
     return 0
 
 

@@ -47,26 +47,31 @@ class Commands:
         """Every command there is."""
         return (
             Command(("audit",), self._audit),
+            Command(("discover",), self._discover, ("id",)),
             Command(("encrypt",), lambda given: encrypt(given), ("[string]",)),
             Command(("explain",), lambda given: explain(self._state_dir, given, self._json), ("option", "...")),
             Command(("log", "brief"), lambda _given: self._order(m.SetLog(0, 0))),
             Command(("log", "verbose"), lambda _given: self._order(m.SetLog(0, 1))),
+            Command(("pause", "envelope"), lambda given: self._pause_envelope(given, True), ("id|all",)),
             Command(("pause", "mda"), lambda _given: self._order(m.Pause(0, "mda", True))),
             Command(("pause", "mta"), lambda _given: self._order(m.Pause(0, "mta", True))),
             Command(("pause", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", True))),
             Command(("reload",), lambda _given: self._order(m.Reload(0))),
             Command(("remove",), self._remove, ("id|all",)),
+            Command(("resume", "envelope"), lambda given: self._pause_envelope(given, False), ("id|all",)),
             Command(("resume", "mda"), lambda _given: self._order(m.Pause(0, "mda", False))),
             Command(("resume", "mta"), lambda _given: self._order(m.Pause(0, "mta", False))),
             Command(("resume", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", False))),
             Command(("schedule",), self._schedule, ("id|all",)),
             Command(("setup",), self._setup, ("[--check]",)),
+            Command(("show", "corrupt"), lambda _given: shows.corrupt(self._state_dir, self._json)),
             Command(("show", "envelope"), self._show_envelope, ("envelope-id",)),
             Command(("show", "message"), self._show_message, ("id",)),
             Command(("show", "queue"), self._show_queue, ("[message-id]",)),
             Command(("show", "stats"), lambda _given: shows.stats(self._state_dir, self._json)),
             Command(("show", "status"), lambda _given: shows.status(self._state_dir, self._json)),
             Command(("stop",), lambda _given: self._order(m.Stop(0))),
+            Command(("uncorrupt",), self._uncorrupt, ("message-id|all",)),
             Command(("update", "table"), self._update_table, ("name",)),
         )
 
@@ -89,15 +94,30 @@ class Commands:
 
     def _remove(self, given: Sequence[str]) -> int:
         evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
-        done = order(self._state_dir, m.Remove(0, evpid, msgid, everything=given[0] == "all"))
-        print(f"{done.count} envelope{'s' if done.count > 1 else ''} removed")
+        return self._count(m.Remove(0, evpid, msgid, everything=given[0] == "all"), "removed")
+
+    def _count(self, request: m.Message, what: str) -> int:
+        """`2 envelopes removed`, and what else there is to be said; exit 0 whatever the number (QUIRKS 50)."""
+        done = order(self._state_dir, request)
+        print(f"{done.count} envelope{'s' if done.count > 1 else ''} {what}")
+        if done.text:
+            print(done.text)
         return 0
+
+    def _pause_envelope(self, given: Sequence[str], paused: bool) -> int:
+        evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
+        return self._count(m.PauseEnvelope(0, paused, evpid, msgid), "paused" if paused else "resumed")
+
+    def _discover(self, given: Sequence[str]) -> int:
+        return self._count(m.Discover(0, *parse_id(given[0])), "discovered")
+
+    def _uncorrupt(self, given: Sequence[str]) -> int:
+        evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
+        return self._count(m.Uncorrupt(0, msgid or evpid >> 32), "put back")
 
     def _schedule(self, given: Sequence[str]) -> int:
         evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
-        done = order(self._state_dir, m.Schedule(0, evpid, msgid))
-        print(f"{done.count} envelope{'s' if done.count > 1 else ''} scheduled")
-        return 0
+        return self._count(m.Schedule(0, evpid, msgid), "scheduled")
 
     def _update_table(self, given: Sequence[str]) -> int:
         if len(given[0]) > MAX_NAME:

@@ -32,6 +32,10 @@ _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
     m.ShowMessage: (Process.QUEUE,),
     m.Schedule: (Process.QUEUE,),
     m.Remove: (Process.QUEUE,),
+    m.PauseEnvelope: (Process.QUEUE,),
+    m.Discover: (Process.QUEUE,),
+    m.ShowCorrupt: (Process.QUEUE,),
+    m.Uncorrupt: (Process.QUEUE,),
     m.ShowStats: (Process.QUEUE, Process.SMTP, Process.DELIVERY),
     m.ShowStatus: (Process.QUEUE, Process.SMTP),
     m.ShowProcesses: (Process.PARENT,),
@@ -50,7 +54,7 @@ def answerers(request: m.Message) -> tuple[Process, ...]:
     return _ANSWERERS[type(request)]
 
 
-_Part = m.TextPart | m.BytesPart | m.QueueRow | m.ProcessRow | m.ProgramRow | m.ExplainStep
+_Part = m.TextPart | m.BytesPart | m.QueueRow | m.CorruptRow | m.ProcessRow | m.ProgramRow | m.ExplainStep
 Peer = tuple[Process, int]  # with its seat; 0 for those that last
 
 
@@ -119,6 +123,8 @@ class Desk:
         rows: dict[type[m.Message], Callable[..., None]] = {}
         if peer is Process.PARENT:
             rows[m.ProgramRow] = self._on_part
+        if peer is Process.QUEUE:
+            rows[m.CorruptRow] = self._on_part
         return rows | {
             m.Counters: self._on_counters,
             m.TextPart: self._on_part,

@@ -194,6 +194,10 @@ class Scheduler:
         self._make_ready(ticket)
         return True
 
+    def on_hold(self, ticket: Ticket) -> bool:
+        """Whether it is due and waits only for room on its route."""
+        return ticket.state is State.READY and ticket.key in self._full
+
     def pause(self, part: str) -> None:
         """Take nothing of "mta" or "mda" until resumed. What is in flight ends as it will."""
         if part in self._paused:

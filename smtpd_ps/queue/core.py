@@ -13,6 +13,7 @@ from smtpd_ps.queue.dispatch import Dispatcher
 from smtpd_ps.queue.group import Committer
 from smtpd_ps.queue.intake import Intake
 from smtpd_ps.queue.notices import Notices
+from smtpd_ps.queue.quarantine import Quarantine
 from smtpd_ps.queue.shared import Shared, Violation
 from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.queue.window import Window
@@ -39,6 +40,7 @@ class Queue:
         self.intake = Intake(shared, self.committer)
         self.dispatcher = Dispatcher(shared, self.window, self.committer, self.notices, self.wake)
         self.desk = Desk(shared, self.window, self.committer, self.wake)
+        self.quarantine = Quarantine(shared, self.window, self.desk)
         self._alarm_ms: int | None = None
         self._reload_ms = 0  # not before, where the store failed
         self._drained: Callable[[], None] | None = None
@@ -107,6 +109,8 @@ class Queue:
         return self._all({
             m.ShowQueue: desk.show_queue, m.ShowEnvelope: desk.show_envelope, m.ShowMessage: desk.show_message,
             m.Schedule: desk.schedule, m.Remove: desk.remove, m.Pause: desk.pause,
+            m.PauseEnvelope: desk.pause_envelope, m.Discover: desk.discover,
+            m.ShowCorrupt: self.quarantine.show, m.Uncorrupt: self.quarantine.put_back,
             m.ShowStats: desk.show_stats, m.ShowStatus: desk.show_status,
         })  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The operator's requests: list, show, schedule, remove, pause, count.
+"""The operator's requests: list, show, schedule, remove, pause, count. Damaged mail: queue/quarantine.
 
 Runs in queue; requests come from control, which takes them from root alone. Long answers are
 streamed in steps, and wait while control has not taken what was sent.
@@ -12,7 +12,7 @@ from smtpd_ps.queue.group import Committer
 from smtpd_ps.queue.shared import Shared
 from smtpd_ps.queue.show import envelope_text, queue_row, status_text
 from smtpd_ps.queue.store.protocol import Damaged, Loaded, StoreError, StoreFull
-from smtpd_ps.queue.store.records import DamagedRecord, StoredMessage
+from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredMessage
 from smtpd_ps.queue.window import Held, Window
 
 STEP = 200  # messages
@@ -29,10 +29,11 @@ class Desk:
         self._committer = committer
         self._wake = wake
 
-    def _done(self, client: int, count: int, text: str = "", ok: bool = True) -> None:
+    def done(self, client: int, count: int, text: str = "", ok: bool = True) -> None:
+        """The end of an answer."""
         self._s.peers.control.send(m.Done(client, ok, text, count))
 
-    def _stream(self, client: int, steps: Iterator[int]) -> None:
+    def stream(self, client: int, steps: Iterator[int]) -> None:
         """Run `steps`, each giving how many envelopes it was about, while control keeps up."""
         total = 0
 
@@ -42,13 +43,13 @@ class Desk:
                 while self._s.peers.control.pending_bytes < BACKLOG_BYTES:
                     count = next(steps, None)
                     if count is None:
-                        self._done(client, total)
+                        self.done(client, total)
                         return
                     total += count
                     if count:
                         break  # other work has its turn between two steps
             except StoreError as error:
-                self._done(client, total, str(error), ok=False)
+                self.done(client, total, str(error), ok=False)
                 return
             self._s.timers.call_later(WAIT_SECS if self._s.peers.control.pending_bytes >= BACKLOG_BYTES else 0, go)
 
@@ -69,18 +70,27 @@ class Desk:
 
     def show_queue(self, message: m.ShowQueue) -> None:
         """A QueueRow an envelope."""
-        self._stream(message.client, self._rows(message.client, message.msgid))
+        self.stream(message.client, self._rows(message.client, message.msgid))
 
     def _rows(self, client: int, msgid: int) -> Iterator[int]:
         for found in self._walk(msgid):
             now_ms, count = self._s.now_ms(), 0
             for one in found:
                 if isinstance(one, StoredMessage):
+                    on_hold = self._on_hold(one.msgid)
                     for evpid, stored in list(one.envelopes.items()):
                         flying = evpid in self._window.flights
-                        self._s.peers.control.send(queue_row(self._s, client, one, evpid, stored, flying, now_ms))
+                        self._s.peers.control.send(
+                            queue_row(self._s, client, one, evpid, stored, flying, evpid in on_hold, now_ms)
+                        )
                         count += 1
             yield count
+
+    def _on_hold(self, msgid: int) -> set[int]:
+        held = self._window.held.get(msgid)
+        if held is None:
+            return set()
+        return {evpid for ticket in held.tickets if self._s.scheduler.on_hold(ticket) for evpid in ticket.evpids}
 
     def show_envelope(self, message: m.ShowEnvelope) -> None:
         """One envelope as `key: value` lines."""
@@ -88,16 +98,16 @@ class Desk:
         try:
             one = self._one(evpid >> 32)
         except StoreError as error:
-            self._done(client, 0, str(error), ok=False)
+            self.done(client, 0, str(error), ok=False)
             return
         stored = one.envelopes.get(evpid) if isinstance(one, StoredMessage) else None
         if isinstance(one, Damaged):
-            self._done(client, 0, f"message {message_id_text(one.msgid)} is damaged: {one.reason}", ok=False)
+            self.done(client, 0, f"message {message_id_text(one.msgid)} is damaged: {one.reason}", ok=False)
         elif one is None or stored is None:
-            self._done(client, 0, f"no envelope {envelope_id_text(evpid)}", ok=False)
+            self.done(client, 0, f"no envelope {envelope_id_text(evpid)}", ok=False)
         else:
             self._s.peers.control.send(m.TextPart(client, envelope_text(self._s, one, evpid, stored)))
-            self._done(client, 1)
+            self.done(client, 1)
 
     def _one(self, msgid: int) -> Loaded | None:
         held = self._window.held.get(msgid)
@@ -113,17 +123,17 @@ class Desk:
             one = self._one(msgid)
             if not isinstance(one, StoredMessage):
                 reason = f"message {message_id_text(msgid)} is damaged: {one.reason}" if one else ""
-                self._done(client, 0, reason or f"no message {message_id_text(msgid)}", ok=False)
+                self.done(client, 0, reason or f"no message {message_id_text(msgid)}", ok=False)
                 return
             if one.in_file:
-                self._stream(client, self._parts(client, self._s.bodies.open_checked(one)))
+                self.stream(client, self._parts(client, self._s.bodies.open_checked(one)))
                 return
             body = self._s.store.body(one)
         except (DamagedRecord, StoreError, OSError) as error:
-            self._done(client, 0, f"message {message_id_text(msgid)}: {error}", ok=False)
+            self.done(client, 0, f"message {message_id_text(msgid)}: {error}", ok=False)
             return
         self._s.peers.control.send(m.BytesPart(client, body))
-        self._done(client, len(one.envelopes))
+        self.done(client, len(one.envelopes))
 
     def _parts(self, client: int, fd: int) -> Iterator[int]:
         with open(fd, "rb", buffering=0) as file:
@@ -135,51 +145,117 @@ class Desk:
         """The counters."""
         self._s.counters.inflight = len(self._window.flights)
         self._s.peers.control.send(m.Counters(message.client, self._s.counters.pairs()))
-        self._done(message.client, 0)
+        self.done(message.client, 0)
 
     def show_status(self, message: m.ShowStatus) -> None:
         """What is paused."""
         self._s.peers.control.send(m.TextPart(message.client, status_text(self._s)))
-        self._done(message.client, 0)
+        self.done(message.client, 0)
 
     # Ordering.
 
     def pause(self, message: m.Pause) -> None:
         """Stop or go on taking mail of a part to delivery."""
         if message.part == "smtp":
-            self._done(message.client, 0, "queue does not accept mail from clients", ok=False)
+            self.done(message.client, 0, "queue does not accept mail from clients", ok=False)
             return
         if message.paused:
             self._s.scheduler.pause(message.part)
         else:
             self._s.scheduler.resume(message.part)
         self._s.log.info(f"{message.part} {'paused' if message.paused else 'resumed'}")
-        self._done(message.client, 0)
+        self.done(message.client, 0)
         self._wake()
+
+    def pause_envelope(self, message: m.PauseEnvelope) -> None:
+        """Keep envelopes from being tried, over a restart too, or let them be. Answered when it is durable."""
+        client, msgid, paused = message.client, message.msgid or message.evpid >> 32, message.paused
+        if not msgid:
+            self.stream(client, self._pause_all(paused))
+            return
+        try:
+            held = self._window.find(msgid)
+        except StoreError as error:
+            self.done(client, 0, str(error), ok=False)
+            return
+        count = self._pause(held, paused, message.evpid) if held is not None else 0
+        self._committer.after(lambda: self.done(client, count))
+
+    def _pause(self, held: Held, paused: bool, evpid: int = 0) -> int:
+        """One that delivery has is paused when it comes back; one that is to be bounced is never paused."""
+        changed = {
+            one for one, stored in held.message.envelopes.items()
+            if evpid in (0, one) and stored.paused != paused and stored.state is EnvelopeState.PENDING
+        }  # fmt: skip
+        for one in changed:
+            stored = held.message.envelopes[one]
+            if paused:
+                stored.pause()
+            else:
+                stored.resume()
+            self._s.log.info(f"{'paused' if paused else 'resumed'} evpid={envelope_id_text(one)}")
+        if changed:
+            self._window.unplan(held, changed.__contains__)
+        self._committer.touch(held)  # which plans what is left, or lets it go
+        return len(changed)
+
+    def _pause_all(self, paused: bool) -> Iterator[int]:
+        after = 0
+        while True:
+            found = self._s.store.scan(after, STEP)
+            count = 0
+            for one in found:
+                after = one.msgid
+                held = self._window.find(after)
+                count += self._pause(held, paused) if held is not None else 0
+            if len(found) < STEP:
+                self._committer.after(lambda: None)  # do not wait for company
+                yield count
+                return
+            yield count
+
+    def discover(self, message: m.Discover) -> None:
+        """Look at the store for what is due; how many envelopes of that id wait there."""
+        client, msgid = message.client, message.msgid or message.evpid >> 32
+        try:
+            found = [one for one in self._s.store.load([msgid]) if isinstance(one, StoredMessage)]
+        except StoreError as error:
+            self.done(client, 0, str(error), ok=False)
+            return
+        evpids = [evpid for one in found for evpid in one.envelopes if message.evpid in (0, evpid)]
+        self._window.look_again()
+        self._wake()
+        self.done(client, len(evpids) if msgid not in self._window.held else 0)
 
     def schedule(self, message: m.Schedule) -> None:
         """Make envelopes due now: one, those of a message, or all."""
         client = message.client
         if not (message.evpid or message.msgid):
-            self._stream(client, self._hurry_all())
+            self.stream(client, self._hurry_all())
             return
         try:
             held = self._window.find(message.msgid or message.evpid >> 32)
         except StoreError as error:
-            self._done(client, 0, str(error), ok=False)
+            self.done(client, 0, str(error), ok=False)
             return
-        count = self._hurry(held, message.evpid) if held is not None else 0
-        self._done(client, count)
+        if held is None:
+            self.done(client, 0)
+            return
+        paused = sum(stored.paused for one, stored in held.message.envelopes.items() if message.evpid in (0, one))
+        text = f"{paused} paused: resume envelope lets {'it' if paused == 1 else 'them'} be tried" if paused else ""
+        self.done(client, self._hurry(held, message.evpid), text)
 
     def _hurry(self, held: Held, evpid: int = 0) -> int:
-        """One envelope of a message in memory, or all of them."""
+        """One envelope of a message in memory, or all of them; a paused one stays as it is."""
         flights, now_ms, count = self._window.flights, self._s.now_ms(), 0
         hurried = set()
         for one, stored in held.message.envelopes.items():
-            if evpid in (0, one) and one not in flights and stored.due_ms > now_ms:
+            if evpid not in (0, one) or stored.paused:
+                continue
+            if one not in flights and stored.due_ms > now_ms:
                 stored.due_ms = now_ms
                 hurried.add(one)
-            count += evpid in (0, one)
+            count += 1
         if hurried:
             self._window.unplan(held, hurried.__contains__)
         self._committer.touch(held)  # which also lets it go, or plans it anew
@@ -206,19 +282,20 @@ class Desk:
         """Delete envelopes: one, those of a message, or all. Answered when it is durable."""
         client, msgid = message.client, message.msgid or message.evpid >> 32
         if message.everything:
-            self._stream(client, self._remove_all())
+            self.stream(client, self._remove_all())
             return
-        count = 0
+        count, text = 0, ""
         try:
             held = self._window.find(msgid) if msgid else None
             if held is not None:
                 count = self._remove(held, message.evpid)
             elif msgid and not message.evpid and self._s.store.has(msgid):
                 self._remove_damaged(msgid)
+                text = "1 damaged message removed"
         except StoreError as error:
-            self._done(client, 0, str(error), ok=False)
+            self.done(client, 0, str(error), ok=False)
             return
-        self._committer.after(lambda: self._done(client, count))
+        self._committer.after(lambda: self.done(client, count, text))
 
     def _remove(self, held: Held, evpid: int = 0) -> int:
         gone = [one for one in held.message.envelopes if evpid in (0, one)]

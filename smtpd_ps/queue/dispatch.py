@@ -220,10 +220,13 @@ class Dispatcher:
         stored.last_try_ms = now_ms
         stored.text = text
         next_ms = self._s.curve_of(stored).next_try_ms(created_ms, stored.tries, now_ms)
+        paused = stored.paused  # while it was under way
         stored.due_ms = max(now_ms + 1, min(next_ms, self._s.expires_ms(stored, created_ms)))
         held.live.discard(evpid)
         if warnings_due(self._s.settings.warn_secs, created_ms, stored.due_ms) > stored.warnings:
             self._notices.delayed(held, evpid)
+        if paused:
+            stored.pause()
         self._committer.touch(held)
 
     def _give_up(self, held: Held, evpid: int, text: Line) -> None:

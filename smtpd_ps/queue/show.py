@@ -17,13 +17,13 @@ def _family(address: str) -> Literal["inet4", "inet6", "local"]:
     return "inet6" if ":" in address else "inet4"
 
 
-def _flags(stored: StoredEnvelope) -> str:
-    flags = []
-    if stored.envelope.internal:
-        flags.append("bounce")
-    if stored.envelope.client.user:
-        flags.append("auth")
-    return ",".join(flags)
+def _flags(stored: StoredEnvelope, on_hold: bool = False) -> str:
+    envelope = stored.envelope
+    flags = (
+        ("bounce", envelope.internal), ("auth", bool(envelope.client.user)), ("internal", envelope.forwarded),
+        ("suspend", stored.paused), ("hold", on_hold),
+    )  # fmt: skip
+    return ",".join(name for name, given in flags if given)
 
 
 def _kind(shared: Shared, stored: StoredEnvelope) -> Literal["mda", "mta", "bounce"]:
@@ -33,16 +33,17 @@ def _kind(shared: Shared, stored: StoredEnvelope) -> Literal["mda", "mta", "boun
 
 
 def queue_row(
-    shared: Shared, client: int, message: StoredMessage, evpid: int, stored: StoredEnvelope, flying: bool, now_ms: int
-) -> m.QueueRow:
-    """One line of `show queue`."""
+    shared: Shared, client: int, message: StoredMessage, evpid: int, stored: StoredEnvelope, flying: bool,
+    on_hold: bool, now_ms: int,
+) -> m.QueueRow:  # fmt: skip
+    """One line of `show queue`. `flying`: delivery has it; `on_hold`: its route has no room."""
     envelope = stored.envelope
     expires_ms = shared.expires_ms(stored, message.created_ms)
     return m.QueueRow(
-        client, evpid, _family(envelope.client.address), _kind(shared, stored), _flags(stored),
+        client, evpid, _family(envelope.client.address), _kind(shared, stored), _flags(stored, on_hold),
         envelope.sender, envelope.rcpt, envelope.dest, message.created_ms // 1000, expires_ms // 1000,
         stored.last_try_ms // 1000, stored.tries, "inflight" if flying else "pending",
-        0 if flying else max(0, stored.due_ms - now_ms) // 1000, _error(shared, stored, flying),
+        0 if flying else max(0, stored.next_try_ms - now_ms) // 1000, _error(shared, stored, flying),
     )  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def envelope_text(shared: Shared, message: StoredMessage, evpid: int, stored: St
         ("size", message.size_bytes),
         ("ctime", message.created_ms // 1000),
         ("last-try", stored.last_try_ms // 1000),
-        ("next-try", stored.due_ms // 1000),
+        ("next-try", stored.next_try_ms // 1000),
         ("ttl", ttl_secs),
         ("retry", stored.tries),
         ("dsn-notify", _notify(dsn.notify)),

@@ -247,4 +247,5 @@ def _hurried(message: StoredMessage, due_ms: int) -> None:
     """The operator hurried a message in the store: its row is due before its envelopes are."""
     if due_ms < message.due_ms:
         for stored in message.envelopes.values():
-            stored.due_ms = due_ms
+            if not stored.paused:
+                stored.due_ms = due_ms

@@ -139,6 +139,7 @@ def test_records_of_an_earlier_version_read():
     """An envelope stored before fields were added at its end has their defaults."""
     one = message(7)
     record = msgspec.msgpack.decode(encode_record(one))
+    del record[8:]  # coded
     for stored in record[-1].values():
         del stored[0][8:]  # target, target_source, forwarded
     old = msgspec.msgpack.encode(record)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from smtpd_ps.pure.sqlite_pages import (
     FILE_HEADER_BYTES,
@@ -28,6 +28,7 @@ from smtpd_ps.pure.sqlite_pages import (
 from smtpd_ps.queue.store.coding import Coder
 from smtpd_ps.queue.store.protocol import Damaged, Due, Group, Loaded, StoreError, StoreFull
 from smtpd_ps.queue.store.records import (
+    PAUSED_MS,
     DamagedRecord,
     StoredMessage,
     checksum,
@@ -293,19 +294,23 @@ class EmbeddedStore:
             return 0, 0
         last: int = found[-1][0]
         envelopes: int = self._all(
-            "SELECT coalesce(sum(envelopes), 0) FROM message WHERE msgid > ? AND msgid <= ? AND due_ms > ?",
-            (after_msgid, last, due_ms),
+            "SELECT coalesce(sum(envelopes), 0) FROM message"
+            " WHERE msgid > ? AND msgid <= ? AND due_ms > ? AND due_ms < ?",
+            (after_msgid, last, due_ms, PAUSED_MS),
         )[0][0]
         if envelopes:
             self._run(
-                "UPDATE message SET due_ms = ? WHERE msgid > ? AND msgid <= ? AND due_ms > ?",
-                (due_ms, after_msgid, last, due_ms),
+                "UPDATE message SET due_ms = ? WHERE msgid > ? AND msgid <= ? AND due_ms > ? AND due_ms < ?",
+                (due_ms, after_msgid, last, due_ms, PAUSED_MS),
             )
         return envelopes, last if len(found) == limit else 0
 
     # Reading.
 
     def _all(self, statement: str, values: Sequence[int | str] = ()) -> list[tuple[int, ...]]:
+        return self._rows(statement, values)
+
+    def _rows(self, statement: str, values: Sequence[int | str] = ()) -> list[tuple[Any, ...]]:
         try:
             return self._open.execute(statement, values).fetchall()
         except sqlite3.Error as error:
@@ -360,6 +365,26 @@ class EmbeddedStore:
             self.mark_damaged(msgid, str(error))
             return Damaged(msgid, str(error), envelopes)
 
+    def damaged(self, after_msgid: int, limit: int) -> list[Damaged]:
+        """See Store. Only they are never due, which the index tells."""
+        rows = self._rows(
+            "SELECT msgid, damage, envelopes FROM message WHERE due_ms IS NULL AND msgid > ? ORDER BY msgid LIMIT ?",
+            (after_msgid, limit),
+        )
+        return [Damaged(msgid, damage or "", envelopes) for msgid, damage, envelopes in rows]
+
+    def reread(self, msgid: int) -> StoredMessage | None:
+        """See Store."""
+        rows = self._rows("SELECT crc, record FROM message WHERE msgid = ? AND due_ms IS NULL", (msgid,))
+        return decode_record(msgid, rows[0][1], rows[0][0], self._coder) if rows else None
+
+    def heal(self, message: StoredMessage) -> None:
+        """See Store."""
+        self._run(
+            "UPDATE message SET due_ms = ?, envelopes = ?, damage = NULL WHERE msgid = ?",
+            (message.due_ms, len(message.envelopes), message.msgid),
+        )
+
     def scan(self, after_msgid: int, limit: int) -> list[Loaded]:
         """See Store."""
         rows = self._all("SELECT msgid FROM message WHERE msgid > ? ORDER BY msgid LIMIT ?", (after_msgid, limit))
@@ -399,8 +424,8 @@ class EmbeddedStore:
 
     def any_encrypted(self) -> tuple[int, bytes] | None:
         """One of them: its id and its record."""
-        rows = self._all("SELECT msgid, record FROM message WHERE substr(record, 1, 2) IN (x'c102', x'c103') LIMIT 1")
-        return (rows[0][0], bytes(rows[0][1])) if rows else None
+        rows = self._rows("SELECT msgid, record FROM message WHERE substr(record, 1, 2) IN (x'c102', x'c103') LIMIT 1")
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def count_envelopes(self) -> int:
         """See Store."""

@@ -74,8 +74,19 @@ class Store(Protocol):
     def mark_damaged(self, msgid: int, reason: str) -> None:
         """Keep it, but never again as due."""
 
+    def damaged(self, after_msgid: int, limit: int) -> list[Damaged]:
+        """Those that are marked as damaged and have a greater id, in order of id."""
+
+    def reread(self, msgid: int) -> StoredMessage | None:
+        """A message that is marked as damaged, its mark left aside. Raises records.DamagedRecord."""
+
+    def heal(self, message: StoredMessage) -> None:
+        """Take its mark away: it is due as its envelopes are."""
+
     def hurry(self, after_msgid: int, limit: int, due_ms: int) -> tuple[int, int]:
-        """Make messages with a greater id due at `due_ms`: (envelopes concerned, last id seen; 0 at the end)."""
+        """Make messages with a greater id due at `due_ms`, but for those paused as a whole: (envelopes
+        concerned, last id seen; 0 at the end).
+        """
 
     def any_in(self, first_msgid: int, last_msgid: int) -> bool:
         """Whether any id of that range is taken."""

@@ -5,6 +5,7 @@ Runs in queue. It keeps records encoded, so that nothing stored is shared with t
 
 from smtpd_ps.queue.store.protocol import Damaged, Due, Group, Loaded
 from smtpd_ps.queue.store.records import (
+    PAUSED_MS,
     DamagedRecord,
     StoredMessage,
     checksum,
@@ -88,13 +89,28 @@ class RamStore:
         if msgid in self._rows:
             self._rows[msgid].damage = reason
 
+    def damaged(self, after_msgid: int, limit: int) -> list[Damaged]:
+        """See Store."""
+        found = sorted(m for m, row in self._rows.items() if row.damage and m > after_msgid)[:limit]
+        return [Damaged(msgid, self._rows[msgid].damage, self._rows[msgid].envelopes) for msgid in found]
+
+    def reread(self, msgid: int) -> StoredMessage | None:
+        """See Store."""
+        row = self._rows.get(msgid)
+        return decode_record(msgid, row.record, row.crc) if row is not None and row.damage else None
+
+    def heal(self, message: StoredMessage) -> None:
+        """See Store."""
+        row = self._rows[message.msgid]
+        row.damage, row.due_ms = "", message.due_ms
+
     def hurry(self, after_msgid: int, limit: int, due_ms: int) -> tuple[int, int]:
         """See Store."""
         msgids = sorted(m for m in self._rows if m > after_msgid)[:limit]
         envelopes = 0
         for msgid in msgids:
             row = self._rows[msgid]
-            if not row.damage and row.due_ms > due_ms:
+            if not row.damage and due_ms < row.due_ms < PAUSED_MS:
                 row.due_ms = due_ms
                 envelopes += row.envelopes
         return envelopes, msgids[-1] if len(msgids) == limit else 0

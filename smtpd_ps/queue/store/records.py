@@ -17,6 +17,9 @@ RECORD_VERSION = 1
 CODED_MARK = b"\xc1"  # begins what is coded; MessagePack never uses it, so that no plain record begins so
 
 
+PAUSED_MS = 1 << 62  # is added to the due time of a paused envelope, which so is not due before it is resumed
+
+
 class EnvelopeState(IntEnum):
     """What is to be done with an envelope; a finished one is not there any more."""
 
@@ -38,6 +41,24 @@ class StoredEnvelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True
     notice_tries: U32 = 0  # of finding a route for its bounce
     text: Line = ""  # the last error
     relay: Name = ""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the operator keeps it from being tried."""
+        return self.due_ms >= PAUSED_MS
+
+    @property
+    def next_try_ms(self) -> int:
+        """When it is due, or would be if it were not paused."""
+        return self.due_ms & (PAUSED_MS - 1)
+
+    def pause(self) -> None:
+        """Keep it from being tried."""
+        self.due_ms |= PAUSED_MS
+
+    def resume(self) -> None:
+        """Let it be tried again."""
+        self.due_ms &= PAUSED_MS - 1
 
 
 class StoredMessage(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
