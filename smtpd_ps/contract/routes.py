@@ -156,6 +156,9 @@ ROUTES: tuple[Route, ...] = (
     Route(202, m.ShowCorrupt, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="CorruptRow, Done"),
     Route(203, m.CorruptRow, ((QUEUE, CONTROL), (CONTROL, CLIENT)), _SERVE, 16 * KIB),
     Route(204, m.Uncorrupt, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
+    # Filters.
+    Route(160, m.FilterRequest, ((SMTP, LOOKUP),), _SERVE, 16 * KIB, answer="FilterAnswer"),
+    Route(161, m.FilterAnswer, ((LOOKUP, SMTP),), _SERVE, 16 * KIB),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

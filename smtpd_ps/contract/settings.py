@@ -5,7 +5,7 @@ process. File tables, certificates and keys are not in here: the parent passes d
 (messages.Asset) so that root parses none of them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta
 
@@ -21,6 +21,13 @@ ConditionKind = Literal[
     "for-any", "for-local", "for-domain", "for-rcpt-to",
     "auth", "tag", "helo", "mail-from", "rcpt-to", "tls",
 ]  # fmt: skip
+FilterPhase = Literal[
+    "connect", "helo", "ehlo", "starttls", "auth", "mail-from", "rcpt-to", "data", "data-line", "rset", "quit", "noop",
+    "commit",
+]  # fmt: skip
+FILTER_PHASES: tuple[FilterPhase, ...] = get_args(FilterPhase)  # a set of phases is the sum of 1 << index
+FilterCondition = Literal["fcrdns", "rdns", "src", "helo", "auth", "mail-from", "rcpt-to", "dnsbl"]
+FilterDecision = Literal["bypass", "disconnect", "junk", "reject", "report", "rewrite"]
 Seconds = Annotated[int, Meta(ge=0, le=10**9)]
 # What a table is used for; pure/table_uses says what each use asks of it. Services of table(5), but that
 # some services are told apart by the kind of table that they need.
@@ -63,6 +70,21 @@ class ListenerSettings(Value, frozen=True):
     pki: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
     auth: AuthOffer = "none"
     auth_table: Name = ""  # "" asks the system
+    filter_phases: U32 = 0  # in which lookup has a filter of this listener to apply; sums of FILTER_PHASES
+
+
+class FilterSettings(Value, frozen=True):
+    """One filter that lookup applies: a builtin one, or a chain of others (`members`)."""
+
+    name: Name
+    members: Annotated[tuple[Name, ...], Meta(max_length=256)] = ()
+    phase: FilterPhase = "connect"
+    condition: FilterCondition = "fcrdns"
+    negated: bool = False
+    table: Name = ""  # what the condition compares with, if anything
+    regex: bool = False
+    decision: FilterDecision = "bypass"
+    text: Line = ""  # the reply, the report or the value of the decision
 
 
 class SmtpSettings(Value, frozen=True):
@@ -139,6 +161,8 @@ class LookupSettings(Value, frozen=True):
     local_names: Annotated[tuple[Name, ...], Meta(max_length=64)]  # localhost, host name
     resolver: Name = ""  # "address:port"; "": the Asset "resolv.conf"
     sub_address_delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = "+"
+    filters: Annotated[tuple[FilterSettings, ...], Meta(max_length=1024)] = ()  # members before their chains
+    listener_filters: Annotated[tuple[tuple[U16, Name], ...], Meta(max_length=256)] = ()  # by listener's index
 
 
 class ActionSchedule(Value, frozen=True):

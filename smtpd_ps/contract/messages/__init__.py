@@ -20,6 +20,7 @@ from smtpd_ps.contract.messages.deliver import (
     Route,
     RouteQuery,
 )
+from smtpd_ps.contract.messages.filters import FilterAnswer, FilterRequest
 from smtpd_ps.contract.messages.operator import (
     BytesPart,
     CorruptRow,
@@ -142,6 +143,8 @@ __all__ = [
     "RcptRequest",
     "RcptRefuse",
     "SessionEnd",
+    "FilterRequest",
+    "FilterAnswer",
     "RcptAccept",
     "BounceQuery",
     "BounceRoute",
