@@ -13,24 +13,30 @@ import msgspec
 
 from smtpd_ps.config.model import (
     Action,
+    Builtin,
+    Chain,
     Configuration,
     ConfigurationError,
+    Filter,
     Lmtp,
     Maildir,
     Mbox,
     Method,
     Problem,
+    Program,
     Relay,
     Table,
 )
 from smtpd_ps.contract.installation import paths
 from smtpd_ps.contract.settings import (
+    FILTER_PHASES,
     ActionKind,
     ActionSchedule,
     ActionSettings,
     ConditionSettings,
     ControlSettings,
     DeliverySettings,
+    FilterSettings,
     KeysSettings,
     ListenerSettings,
     LookupSettings,
@@ -207,15 +213,54 @@ def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings,
             pki=listener.pki,
             auth=listener.auth,
             auth_table=listener.auth_table,
+            filter_phases=_phases(conf, listener.filter),
         )
         for index, (listener, address) in enumerate(bound)
     ]
     made.append(
         ListenerSettings(
-            index=len(made), address=socket_path, port=0, local=True, hostname=conf.hostname, tag=conf.socket.tag
+            index=len(made),
+            address=socket_path,
+            port=0,
+            local=True,
+            hostname=conf.hostname,
+            tag=conf.socket.tag,
+            filter_phases=_phases(conf, conf.socket.filter),
         )
     )
     return tuple(made)
+
+
+def _phases(conf: Configuration, name: str) -> int:
+    """In which phases the filter `name` has something to say; a sum of FILTER_PHASES."""
+    if not name:
+        return 0
+    match conf.filters[name].body:
+        case Chain(members):
+            phases = 0
+            for member in members:
+                phases |= _phases(conf, member)
+            return phases
+        case Builtin() as builtin:
+            return 1 << FILTER_PHASES.index(builtin.phase)
+        case Program():
+            return (1 << len(FILTER_PHASES)) - 1  # it says so itself when it has started
+
+
+def _filter(each: Filter) -> FilterSettings:
+    match each.body:
+        case Chain(members):
+            return FilterSettings(each.name, members)
+        case Builtin() as b:
+            return FilterSettings(each.name, (), b.phase, b.condition, b.negated, b.table, b.regex, b.decision, b.text)
+        case Program():
+            return FilterSettings(each.name)
+
+
+def _listener_filters(conf: Configuration) -> tuple[tuple[int, str], ...]:
+    """The filter of each listener that has one, by the indices of `_listeners`."""
+    names = [listener.filter for listener in conf.listeners for _address in listener.addresses]
+    return tuple((index, name) for index, name in enumerate((*names, conf.socket.filter)) if name)
 
 
 def _lookup(
@@ -239,6 +284,8 @@ def _lookup(
         local_names=tuple(dict.fromkeys(("localhost", conf.hostname.lower()))),
         resolver=resolver,
         sub_address_delimiter=conf.options.sub_address_delimiter,
+        filters=tuple(_filter(each) for each in conf.filters.values()),
+        listener_filters=_listener_filters(conf),
     )
 
 

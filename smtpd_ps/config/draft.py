@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from smtpd_ps.config.model import (
     Action,
     CertificateAuthority,
+    Filter,
     Listener,
     Options,
     Problem,
+    Proc,
     Rule,
     SocketListener,
     Table,
@@ -50,6 +52,9 @@ class Draft:
     listeners: list[Listener] = field(default_factory=list)
     socket: SocketListener | None = None
     actions: dict[str, Action] = field(default_factory=dict)
+    filters: dict[str, Filter] = field(default_factory=dict)
+    procs: dict[str, Proc] = field(default_factory=dict)
+    admd: str = ""
     rules: list[Rule] = field(default_factory=list)
     rules_seen: int = 0  # those with errors too
     broken: set[tuple[str, str]] = field(default_factory=set)

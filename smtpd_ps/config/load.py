@@ -21,6 +21,7 @@ MAX_PKI = 64
 MAX_ACTIONS = 4096
 MAX_TABLES = 4096
 MAX_RULES = 10_000
+MAX_FILTERS = 1024
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -69,6 +70,9 @@ def load(path: str, environment: Environment, defines: Mapping[str, str] = Mappi
         warnings=tuple(draft.problems),
         unused_macros=macros.unused(),
         table_uses=MappingProxyType({name: tuple(uses) for name, uses in draft.uses.items()}),
+        filters=MappingProxyType(draft.filters),
+        procs=MappingProxyType(draft.procs),
+        admd=draft.admd,
     )
 
 
@@ -89,6 +93,7 @@ def _check(draft: Draft, path: str) -> None:
         ("actions", len(draft.actions), MAX_ACTIONS),
         ("tables", len(draft.tables), MAX_TABLES),
         ("match rules", len(draft.rules), MAX_RULES),
+        ("filters", len(draft.filters), MAX_FILTERS),
     )
     for what, count, most in counts:
         if count > most:

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TableUse, TlsOffer, TlsUse
+from smtpd_ps.contract.settings import (
+    AuthOffer,
+    ConditionKind,
+    FilterCondition,
+    FilterDecision,
+    FilterPhase,
+    TableUse,
+    TlsOffer,
+    TlsUse,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,55 @@ class CertificateAuthority:
 
 
 @dataclass(frozen=True, slots=True)
+class Proc:
+    """`proc`, or the program of `filter ... proc-exec`: a command, and whom it runs as ("": the default)."""
+
+    name: str
+    command: str
+    user: str
+    group: str
+    chroot: str
+    where: Where
+    exec: bool = False  # of proc-exec; the filter has the same name
+
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """`filter N phase P match ...`: one condition, one decision and its text, if it has one."""
+
+    phase: FilterPhase
+    condition: FilterCondition
+    negated: bool
+    table: str
+    regex: bool
+    decision: FilterDecision
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Filters to apply one after the other."""
+
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`filter N proc P`, `filter N proc-exec`: the name of the Proc."""
+
+    proc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One filter. The name of a chain that a listener has in place starts with "<"."""
+
+    name: str
+    body: Builtin | Chain | Program
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     """One `listen on`, with the addresses that its interface, group or name stands for."""
 
@@ -95,6 +153,7 @@ class Listener:
     hostname: str
     tag: str
     where: Where
+    filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +162,7 @@ class SocketListener:
 
     tag: str
     where: Where
+    filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +279,6 @@ class Configuration:
     warnings: tuple[Problem, ...]
     unused_macros: tuple[Problem, ...]  # OpenSMTPD tells of these with -v only
     table_uses: Mapping[str, tuple[TableUse, ...]]  # of the tables that something uses, in the order of first use
+    filters: Mapping[str, Filter]  # members before the chains they are in
+    procs: Mapping[str, Proc]
+    admd: str  # as filters know this place; "": the host's name

@@ -9,7 +9,23 @@ from typing import assert_never
 
 from smtpd_ps.config.directives.limits import MDA_LIMITS, MTA_LIMITS, SCHEDULER_LIMITS, SMTP_LIMITS, Limit
 from smtpd_ps.config.directives.match import FOR, FROM, OTHERS
-from smtpd_ps.config.model import Action, Condition, Configuration, Listener, Lmtp, Maildir, Mbox, Options, Relay, Rule
+from smtpd_ps.config.model import (
+    Action,
+    Builtin,
+    Chain,
+    Condition,
+    Configuration,
+    Filter,
+    Listener,
+    Lmtp,
+    Maildir,
+    Mbox,
+    Options,
+    Proc,
+    Program,
+    Relay,
+    Rule,
+)
 from smtpd_ps.config.print_words import delay, values, word
 from smtpd_ps.contract.settings import AuthOffer, ConditionKind, TlsOffer, TlsUse
 
@@ -37,6 +53,7 @@ def print_configuration(conf: Configuration) -> str:
         _options(conf.options),
         _tables(conf),
         _certificates(conf),
+        _filters(conf),
         _listeners(conf),
         (_action(conf, action) for action in conf.actions.values()),
         (_rule(conf, rule) for rule in conf.rules),
@@ -96,8 +113,59 @@ def _certificates(conf: Configuration) -> Iterator[str]:
         yield f"pki {word(pki.name)} cert {word(pki.cert_path)} key {word(pki.key_path)}"
 
 
+def _filters(conf: Configuration) -> Iterator[str]:
+    if conf.admd:
+        yield f"admd {word(conf.admd)}"
+    for proc in conf.procs.values():
+        if not proc.exec:
+            yield f"proc {word(proc.name)} {_proc(proc)}"
+    for each in conf.filters.values():
+        if not each.name.startswith("<"):
+            yield f"filter {word(each.name)} {_filter(conf, each)}"
+
+
+def _proc(proc: Proc) -> str:
+    options = (("user", proc.user), ("group", proc.group), ("chroot", proc.chroot))
+    return _joined(word(proc.command), *(f"{name} {word(value)}" for name, value in options if value))
+
+
+def _filter(conf: Configuration, each: Filter) -> str:
+    match each.body:
+        case Chain(members):
+            return f"chain {_chain(members)}"
+        case Program(proc):
+            known = conf.procs[proc]
+            return f"proc-exec {_proc(known)}" if known.exec and proc == each.name else f"proc {word(proc)}"
+        case Builtin() as builtin:
+            condition = ("!" if builtin.negated else "") + builtin.condition + (" regex" if builtin.regex else "")
+            return _joined(
+                f"phase {builtin.phase} match",
+                _option(conf, condition, builtin.table),
+                builtin.decision,
+                word(builtin.text) if builtin.decision not in ("bypass", "junk") else "",
+            )
+        case never:
+            assert_never(never)
+
+
+def _chain(members: tuple[str, ...]) -> str:
+    return values("list", ((name, "") for name in members))
+
+
+def _filter_option(conf: Configuration, name: str) -> str:
+    """The filter of a listener: its name, or the chain that stood there."""
+    if not name:
+        return ""
+    body = conf.filters[name].body
+    return f"filter {_chain(body.members) if isinstance(body, Chain) and name.startswith('<') else word(name)}"
+
+
 def _listeners(conf: Configuration) -> Iterator[str]:
-    yield _joined("listen on socket", f"tag {word(conf.socket.tag)}" if conf.socket.tag else "")
+    yield _joined(
+        "listen on socket",
+        f"tag {word(conf.socket.tag)}" if conf.socket.tag else "",
+        _filter_option(conf, conf.socket.filter),
+    )
     for listener in conf.listeners:
         if listener.addresses != (listener.target,):
             yield f"# {', '.join(listener.addresses)}"
@@ -114,6 +182,7 @@ def _listener(conf: Configuration, listener: Listener) -> str:
         _option(conf, _AUTH[listener.auth], listener.auth_table),
         f"hostname {word(listener.hostname)}" if listener.hostname != conf.hostname else "",
         f"tag {word(listener.tag)}" if listener.tag else "",
+        _filter_option(conf, listener.filter),
     )
 
 

@@ -30,7 +30,9 @@ def main() -> None:
         missing = hashes.preload(schemes_in(files.tables))
         checking = Checking(child.loop, hashes)
         programs = Programs(child.loop, child.log.warning)
-        desk = Desk(child.loop, settings, files, hashes, checking, child.log.warning, child.fail, programs)
+        desk = Desk(
+            child.loop, settings, files, hashes, checking, child.log.warning, child.fail, programs, child.log.info
+        )
     except FilesError as error:
         for line in error.errors:
             child.log.error(line)

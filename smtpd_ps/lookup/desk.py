@@ -16,6 +16,7 @@ from smtpd_ps.lookup.credentials import Credentials
 from smtpd_ps.lookup.dns_exchange import Servers
 from smtpd_ps.lookup.explain import Explanations
 from smtpd_ps.lookup.files import Files
+from smtpd_ps.lookup.filters import FilterDesk
 from smtpd_ps.lookup.mail_hosts import MailExchangers
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.lookup.peers import Peers
@@ -52,6 +53,7 @@ class Desk:
         warn: Callable[[str], None],
         fail: Callable[[str], NoReturn],
         programs: Programs | None = None,
+        inform: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._peers: dict[tuple[Process, int], Sender] = {}  # by process and seat
         self._fail = fail
@@ -79,6 +81,7 @@ class Desk:
         self._explanations = Explanations(
             settings, rules, expander, self._names, self._users, self._routes, to(Process.CONTROL)
         )
+        self._filters = FilterDesk(loop, settings, files.tables, resolver, self._to_smtp, inform, warn)
         self._warn = warn
 
     def _rules(self) -> RuleBook:
@@ -101,6 +104,7 @@ class Desk:
         self._explanations.use(rules, expander)
         self._credentials.use(self._tables)
         self._routes.use(self._tables)
+        self._filters.use(self._tables)
 
     def attach(self, process: Process, channel: Sender, seat: int = 0) -> None:
         """Where messages for `process` go from now on; smtp and delivery may be several."""
@@ -108,7 +112,7 @@ class Desk:
         if process is Process.PARENT:
             self._programs.attach(channel.send)
 
-    def _to_smtp(self, message: m.PeerInfo | m.AuthReply | m.RcptRefuse) -> None:
+    def _to_smtp(self, message: m.PeerInfo | m.AuthReply | m.RcptRefuse | m.FilterAnswer) -> None:
         """To the process that has the session."""
         self._peers[Process.SMTP, seat_of_session(message.session)].send(message)
 
@@ -120,7 +124,7 @@ class Desk:
         """What an smtp process may say: of its own sessions only."""
 
         def own(handler: Callable[..., None]) -> Callable[..., None]:
-            def handle(message: m.PeerQuery | m.AuthRequest | m.RcptRequest | m.SessionEnd) -> None:
+            def handle(message: m.PeerQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd) -> None:
                 if seat_of_session(message.session) != seat:
                     self._fail(f"smtp {seat} names a session of smtp {seat_of_session(message.session)}")
                 handler(message)
@@ -131,6 +135,7 @@ class Desk:
             m.PeerQuery: own(self._peer),
             m.AuthRequest: own(self._credentials.requested),
             m.RcptRequest: own(self._recipients.requested),
+            m.FilterRequest: own(self._filters.requested),
             m.SessionEnd: own(self._session_end),
         }
 
@@ -162,14 +167,17 @@ class Desk:
             self._warn("too many sessions")
             self._to_smtp(m.PeerInfo(query.session, "", False))
             return
+        self._filters.opened(query.session, query.listener, session)
 
         def done(name: str, confirmed: bool, told: bool) -> None:
             for request in self.sessions.named(session, name, told):
                 self._recipients.decide(session, request)
             if self.sessions.get(query.session) is session:
                 self._to_smtp(m.PeerInfo(query.session, name, confirmed))
+                self._filters.named(query.session, confirmed)
 
         self._names.ask(query.address, done)
 
     def _session_end(self, message: m.SessionEnd) -> None:
         self.sessions.close(message.session)
+        self._filters.closed(message.session)

@@ -36,21 +36,35 @@ class Command:
 def _helo(session: ServerSession, name: str | None) -> None:
     if name is None:
         session.refuse(say.HELO_WITHOUT_NAME)
-    elif _identify(session, name, extended=False):
+    elif not helo_valid(name):
+        session.refuse(say.BAD_HELO)
+    else:
+        session.filtered("helo", name, "", _helo_agreed)
+
+
+def _helo_agreed(session: ServerSession, name: str, _rest: str) -> None:
+    if _identify(session, name, extended=False):
         session.reply(_hello(session, name, " "))
 
 
 def _ehlo(session: ServerSession, name: str | None) -> None:
     if name is None:
         session.refuse(say.EHLO_WITHOUT_NAME)
-    elif _identify(session, name, extended=True):
+    elif not helo_valid(name):
+        session.refuse(say.BAD_HELO)
+    else:
+        session.filtered("ehlo", name, "", _ehlo_agreed)
+
+
+def _ehlo_agreed(session: ServerSession, name: str, _rest: str) -> None:
+    if _identify(session, name, extended=True):
         extensions = session.service.extensions(session.secure, session.authenticated)
         session.reply(_hello(session, name, "-") + extensions)
 
 
 def _identify(session: ServerSession, name: str, extended: bool) -> bool:
     """RFC 5321 4.1.4: a repeated EHLO is taken, and resets."""
-    if not helo_valid(name):
+    if session.filters is not None and not helo_valid(name):  # a filter rewrote it
         session.refuse(say.BAD_HELO)
         return False
     session.drop_transaction()
@@ -72,7 +86,11 @@ def _starttls(session: ServerSession, argument: str | None) -> None:
     elif argument is not None:
         session.refuse(say.NO_PARAMETERS)
     else:
-        session.state = State.HANDSHAKE
+        session.filtered("starttls", "", "", _starttls_agreed)
+
+
+def _starttls_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
+    session.state = State.HANDSHAKE
 
 
 def _auth(session: ServerSession, argument: str | None) -> None:
@@ -84,12 +102,16 @@ def _auth(session: ServerSession, argument: str | None) -> None:
         session.refuse(say.PARAMETERS_MISSING)
     else:
         mechanism, _, response = argument.partition(" ")
-        start = _MECHANISMS.get(mechanism.upper())
-        if start is None:
-            words = f'5.7.4 Security features not supported: AUTH method "{mechanism[:40]}" not supported'
-            session.refuse(say.reply(504, words))
-        else:
-            start(session, response.strip(" "))
+        session.filtered("auth", mechanism, response.strip(" "), _auth_agreed)
+
+
+def _auth_agreed(session: ServerSession, mechanism: str, response: str) -> None:
+    start = _MECHANISMS.get(mechanism.upper())
+    if start is None:
+        words = f'5.7.4 Security features not supported: AUTH method "{mechanism[:40]}" not supported'
+        session.refuse(say.reply(504, words))
+    else:
+        start(session, response)
 
 
 def _auth_plain(session: ServerSession, response: str) -> None:
@@ -169,6 +191,17 @@ def _mail(session: ServerSession, argument: str | None) -> None:
         return
     try:
         path, options = _cut_path(argument[5:])
+        if session.filters is not None:
+            parse_path(path, service.hostname, null_allowed=True)  # filters see no bad one
+    except AddressError:
+        session.refuse(say.BAD_SENDER)
+        return
+    session.filtered("mail-from", path, options, _mail_agreed)
+
+
+def _mail_agreed(session: ServerSession, path: str, options: str) -> None:
+    service = session.service
+    try:
         sender = parse_path(path, service.hostname, null_allowed=True)
     except AddressError:
         session.refuse(say.BAD_SENDER)
@@ -215,6 +248,16 @@ def _rcpt(session: ServerSession, argument: str | None) -> None:
         return
     try:
         path, options = _cut_path(argument[3:])
+        if session.filters is not None:
+            parse_path(path, session.service.hostname)
+    except AddressError:
+        session.refuse(say.BAD_RECIPIENT)
+        return
+    session.filtered("rcpt-to", path, options, _rcpt_agreed)
+
+
+def _rcpt_agreed(session: ServerSession, path: str, options: str) -> None:
+    try:
         recipient = parse_path(path, session.service.hostname)
     except AddressError:
         session.refuse(say.BAD_RECIPIENT)
@@ -242,15 +285,27 @@ def _data(session: ServerSession, _argument: str | None) -> None:
     if not session.transaction.accepted:
         session.refuse(say.NO_RECIPIENT)
     else:
-        session.data_wanted()
+        session.filtered("data", "", "", _data_agreed)
+
+
+def _data_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
+    session.data_wanted()
 
 
 def _rset(session: ServerSession, _argument: str | None) -> None:
+    session.filtered("rset", "", "", _rset_agreed)
+
+
+def _rset_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
     session.drop_transaction()
     session.reply(say.RESET)
 
 
-def _noop(session: ServerSession, _argument: str | None) -> None:
+def _noop(session: ServerSession, argument: str | None) -> None:
+    session.filtered("noop", argument or "", "", _noop_agreed)
+
+
+def _noop_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
     session.reply(say.OK)
 
 
@@ -263,6 +318,10 @@ def _wiz(session: ServerSession, _argument: str | None) -> None:
 
 
 def _quit(session: ServerSession, _argument: str | None) -> None:
+    session.filtered("quit", "", "", _quit_agreed)
+
+
+def _quit_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
     session.end("quit", say.BYE)
 
 
@@ -277,6 +336,6 @@ COMMANDS: dict[str, Command] = {
     "RSET": Command(_rset, Phase.GREETED, bare=True),
     "NOOP": Command(_noop, Phase.ANY),
     "HELP": Command(_help, Phase.ANY, bare=True),
-    "QUIT": Command(_quit, Phase.ANY, bare=True),
+    "QUIT": Command(_quit, Phase.ANY | Phase.REFUSED, bare=True),
     "WIZ": Command(_wiz, Phase.ANY),
 }

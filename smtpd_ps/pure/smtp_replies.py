@@ -57,6 +57,7 @@ TOO_BIG = b"554 5.3.4 Message too big for system: Transaction failed, message to
 HEADER_TOO_BIG = b"554 5.3.4 Message too big for system: Header too big\r\n"
 LOOP = b"500 5.4.6 Routing loop detected: Loop detected\r\n"
 BAD_MESSAGE = b"550 5.7.1 Delivery not authorized, message refused: Message is not RFC 2822 compliant\r\n"
+FILTER_BROKEN = b"421 4.3.0 Internal server error\r\n"
 NO_ROOM = b"452 4.3.1 Mail system full\r\n"
 
 TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"

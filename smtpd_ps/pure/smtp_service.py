@@ -27,6 +27,8 @@ class State(Enum):
     PEER_WAIT = "lookup, to say who the client is, before the 354", False, False
     DATA = "message bytes", False, True
     FILE_WAIT = "queue, to open a spool file", False, False
+    GREET_WAIT = "lookup, to say who the client is, before the filters are asked", False, False
+    FILTER_WAIT = "lookup, to apply filters", False, False
     COMMIT = "queue, to store the message", False, False
     CLOSED = "nothing, but answers that are still due", False, False
 
@@ -40,6 +42,7 @@ EXPECTED: dict[State, frozenset[type[m.Message]]] = {
     State.AUTH_WAIT: frozenset({m.AuthReply}),
     State.FILE_WAIT: frozenset({m.BodyFile, m.BodyRefused}),
     State.COMMIT: frozenset({m.Committed}),
+    State.FILTER_WAIT: frozenset({m.FilterAnswer}),
 }
 """The answers that a state waits for. PeerInfo and the answers to recipients may come in any."""
 
@@ -52,6 +55,7 @@ class Phase:
     MAIL: Final = 4  # in a transaction
     GREETED: Final = READY | MAIL
     ANY: Final = FRESH | READY | MAIL
+    REFUSED: Final = 8  # a filter does not want the client, who may only leave (RFC 5321 3.1)
 
 
 class UnexpectedAnswer(Exception):

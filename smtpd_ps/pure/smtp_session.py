@@ -34,12 +34,20 @@ class ServerSession(MailSession):
         """The client has connected."""
         listener = self.service.listener
         self._out.append(m.PeerQuery(self.id, listener.index, self.address, listener.tag))
-        if listener.tls == "implicit":
+        if self.filters is not None and self.filters.phases & 1:  # connect
+            self.state = State.GREET_WAIT
+        else:
+            self.greet()
+        return self._take()
+
+    def greet(self, _parameter: str = "", _rest: str = "") -> None:
+        """The client is welcome."""
+        if self._begins_with_tls:
             self.state = State.HANDSHAKE
             self._out.append(StartTls(implicit=True))
         else:
+            self.state = State.COMMAND
             self._out.append(self.service.greeting)
-        return self._take()
 
     def receive(self, data: bytes) -> list[Action]:
         """Bytes of the client."""
@@ -64,7 +72,9 @@ class ServerSession(MailSession):
         self.active = True
         self.log(f"tls ciphers={tls}")
         self.state = State.COMMAND
-        if self.service.listener.tls == "implicit":
+        if self.filters is not None and self.filters.refusal:
+            self.greet_refused(self.filters.refusal)
+        elif self.service.listener.tls == "implicit":
             self._out.append(self.service.greeting)
         return self._take()
 
@@ -79,6 +89,8 @@ class ServerSession(MailSession):
         if self.state is State.PEER_WAIT:
             self._begin_data()
             self._run()
+        elif self.state is State.GREET_WAIT:
+            self.filtered("connect", self.address, "", ServerSession.greet)
         return self._take()
 
     def auth_reply(self, verdict: str) -> list[Action]:
@@ -129,7 +141,8 @@ class ServerSession(MailSession):
     def drain(self) -> list[Action]:
         """The daemon stops: take no new message; one that is being sent may be finished."""
         self._draining = True
-        if self.state not in (State.PEER_WAIT, State.DATA, State.FILE_WAIT, State.COMMIT):
+        receiving = self.transaction is not None and self.transaction.intake is not None
+        if self.state is not State.PEER_WAIT and not receiving:
             self._shut_down()
         return self._take()
 
@@ -159,7 +172,10 @@ class ServerSession(MailSession):
             return False
         if len(self._buffer) - self._at >= MAX_WAITING:
             return self.waits_for_client
-        return self.state is not State.FILE_WAIT
+        # Before the greeting a client may have begun with TLS, so that its bytes are not for us to read.
+        return self.state not in (State.FILE_WAIT, State.GREET_WAIT) and (
+            self.state is not State.FILTER_WAIT or self.filters is None or self.filters.phase != "connect"
+        )
 
     # Reading.
 

@@ -1,11 +1,12 @@
 """What the SMTP server's session is made of, what it says and logs, and how it ends.
 
-Runs in smtp. The base of pure/smtp_session_mail and pure/smtp_session, which have the events; parses
+Runs in smtp. The base of pure/smtp_session_filters, _mail and pure/smtp_session, which have the events; parses
 nothing itself.
 """
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.smtp_filters import Filters
 from smtpd_ps.pure.smtp_service import Action, Close, Phase, Service, State
 from smtpd_ps.pure.smtp_transaction import Transaction
 
@@ -16,7 +17,7 @@ class SessionBase:
     __slots__ = (
         "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_out",
         "_peer_known", "_resting", "_text", "_transactions",
-        "active", "address", "authenticated", "extended", "finished", "helo", "id", "mails", "name", "phase",
+        "active", "address", "authenticated", "extended", "filters", "finished", "helo", "id", "mails", "name", "phase",
         "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
 
@@ -50,6 +51,8 @@ class SessionBase:
         self._out: list[Action] = []
         self._transactions = 0
         self.transaction: Transaction | None = None
+        phases = service.listener.filter_phases
+        self.filters = Filters(phases) if phases else None
         self._block = b""  # for the spool file that is being opened
 
     # The transaction.
@@ -70,6 +73,8 @@ class SessionBase:
             self.service.give_back_id(tx.msgid)
         self.transaction = None
         self.phase = Phase.READY
+        if self.filters is not None:
+            self.filters.junk_mail = False
 
     def _run(self) -> None:
         """Handle what has arrived, as far as the state lets us."""
@@ -95,13 +100,16 @@ class SessionBase:
     def _refuse_now(self, line: bytes, command: str) -> None:
         """Send and log it; too many 5xx end the session."""
         self._out.append(line)
-        if command[:4].upper() == "AUTH":
-            command = f"AUTH {command[5:].partition(' ')[0]} (...)"
-        self.log(f'failed-command command="{say.quoted(command)}" result="{say.quoted(line[:-2].decode("ascii"))}"')
+        self._log_refused(line, command)
         if line[:1] == b"5":
             self._errors += 1
             if self._errors >= self.service.settings.max_errors:
                 self.end("too many errors", say.TOO_MANY_ERRORS)
+
+    def _log_refused(self, line: bytes, command: str) -> None:
+        if command[:4].upper() == "AUTH":
+            command = f"AUTH {command[5:].partition(' ')[0]} (...)"
+        self.log(f'failed-command command="{say.quoted(command)}" result="{say.quoted(line[:-2].decode("ascii"))}"')
 
     def end(self, reason: str, line: bytes = b"") -> None:
         """Close the connection, after `line` if there is one."""

@@ -1,6 +1,6 @@
 """The mail of an SMTP session: its transactions, from MAIL to the reply to the message.
 
-Runs in smtp on the bytes of one remote client; between pure/smtp_session_base and pure/smtp_session.
+Runs in smtp on the bytes of one remote client; between pure/smtp_session_filters and pure/smtp_session.
 Message bytes go through pure/smtp_intake; what lookup and queue answer arrives here.
 """
 
@@ -9,14 +9,15 @@ from smtpd_ps.contract.values import Dsn
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.received import protocol, received_header
 from smtpd_ps.pure.smtp_intake import Intake
-from smtpd_ps.pure.smtp_service import EXPECTED, Action, Phase, State, UnexpectedAnswer, WriteBody
-from smtpd_ps.pure.smtp_session_base import SessionBase
+from smtpd_ps.pure.smtp_service import Action, Phase, State, UnexpectedAnswer, WriteBody
+from smtpd_ps.pure.smtp_session_filters import FilterSession
 from smtpd_ps.pure.smtp_transaction import Transaction
 
+JUNK_HEADER = b"X-Spam: Yes\r\n"  # above all that came from elsewhere: `maildir junk` looks only there
 _NO_DSN = Dsn()  # DSN is not offered yet
 
 
-class MailSession(SessionBase):
+class MailSession(FilterSession):
     """What a session does about mail. Public methods that return actions are events, as in ServerSession."""
 
     __slots__ = ()
@@ -80,6 +81,8 @@ class MailSession(SessionBase):
                 f"proto={'ESMTP' if self.extended else 'SMTP'}"
             )
         self.transaction = None
+        if self.filters is not None:
+            self.filters.junk_mail = False
         if closed:
             self._settle()
             return self._take()
@@ -177,6 +180,8 @@ class MailSession(SessionBase):
             recipient=tx.recipient if tx.accepted == 1 else "",
             date=date,
         )
+        if self.filters is not None and (self.filters.junk or self.filters.junk_mail):
+            received = JUNK_HEADER + received
         if service.submission:
             message_id = f"Message-ID: <{service.random_bits():016x}@{service.hostname}>\r\n"
             tx.intake = Intake(service.settings.max_message_bytes, received, f"Date: {date}\r\n", message_id)
@@ -187,7 +192,15 @@ class MailSession(SessionBase):
 
     def _message_ended(self, intake: Intake) -> None:
         """CRLF.CRLF has come."""
-        tx = self._current
+        if self.filters is None:
+            self.store()
+        else:
+            self.state = State.COMMAND
+            self.filtered("commit", "", "", MailSession.store)
+
+    def store(self, _parameter: str = "", _rest: str = "") -> None:
+        """Have the message stored, or say what is wrong with it."""
+        tx, intake = self._current, self._intake
         body = b""
         if not intake.in_file and not intake.refusal():
             body = intake.take()
@@ -205,10 +218,3 @@ class MailSession(SessionBase):
             self._out.append(m.CommitFile(self.id, tx.number, tx.msgid, intake.eight_bit, intake.stored, intake.crc))
         else:
             self._out.append(m.Commit(self.id, tx.number, tx.msgid, intake.eight_bit, body))
-
-    def _expects(self, answer: type[m.Message]) -> bool:
-        if self.state is State.CLOSED:
-            return False  # asked before the client went away
-        if answer not in EXPECTED.get(self.state, ()):
-            raise UnexpectedAnswer(f"{answer.__name__} while waiting for {self.state.text}")
-        return True

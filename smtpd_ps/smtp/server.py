@@ -41,7 +41,7 @@ class Sender(Protocol):
 _COUNTERS = (
     "smtp.session", "smtp.session.inet4", "smtp.session.inet6", "smtp.session.local", "smtp.smtps", "smtp.tls",
 )  # fmt: skip
-_TO_LOOKUP = frozenset({m.PeerQuery, m.AuthRequest, m.RcptRequest, m.SessionEnd})
+_TO_LOOKUP = frozenset({m.PeerQuery, m.AuthRequest, m.RcptRequest, m.FilterRequest, m.SessionEnd})
 
 
 class SmtpServer:
@@ -203,7 +203,12 @@ class SmtpServer:
 
     def lookup_handlers(self) -> dict[type[m.Message], Callable[..., None]]:
         """What lookup may say."""
-        return {m.PeerInfo: self._peer_info, m.AuthReply: self._auth_reply, m.RcptRefuse: self._rcpt_refuse}
+        return {
+            m.PeerInfo: self._peer_info,
+            m.AuthReply: self._auth_reply,
+            m.RcptRefuse: self._rcpt_refuse,
+            m.FilterAnswer: self._filter_answer,
+        }
 
     def queue_handlers(self) -> dict[type[m.Message], Callable[..., None]]:
         """What queue may say."""
@@ -227,6 +232,16 @@ class SmtpServer:
                 connection.perform(connection.session.auth_reply(message.verdict))
             except UnexpectedAnswer as error:
                 self._fail(f"lookup: {error}")
+
+    def _filter_answer(self, message: m.FilterAnswer) -> None:
+        connection = self._sessions.get(message.session)
+        if connection is not None:
+            try:
+                actions = connection.session.filter_answer(message.number, message.decision, message.text)
+            except UnexpectedAnswer as error:
+                self._fail(f"lookup: {error}")
+                return
+            connection.perform(actions)
 
     def _rcpt_refuse(self, message: m.RcptRefuse) -> None:
         self._rcpt_answer(message, "lookup")

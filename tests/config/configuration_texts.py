@@ -84,6 +84,9 @@ pki mx.example cert "/c" key "/k"
 pki "*" key "/k 2"
 pki "*" cert "/c2" dhe none
 ca roots cert "/roots"
+filter "f1" phase connect match !rdns disconnect "550 no name"
+filter f2 phase mail-from match mail-from regex "^x" junk
+filter "chain" chain { f1, f2 }
 action first relay
 """
 
@@ -107,6 +110,7 @@ _GLOBALS = st.one_of(
 
 _PLACES = ("$nic", "lo inet4", "egress inet6 port submission", "203.0.113.7 port smtps", "lo inet6 port 24",
            '"mx.example.org"')  # fmt: skip
+_FILTER = either("filter f1", 'filter "chain"', "filter { f2, f1 }", "filter {\nf1\n}")
 _TAG = either("tag t", "tag '\"'", 'tag "any"')
 _HOSTNAME = either("hostname h.example", 'hostname "[::1]"', "hostname mail.example.org")
 
@@ -117,10 +121,14 @@ def listeners(draw: st.DrawFn) -> str:
     text = ""
     for place in draw(st.lists(st.sampled_from(_PLACES), unique=True)):
         encrypted = options(
-            either('pki "*"'), st.one_of(either("auth", "auth-optional"), after("auth", _PAIRS)), _TAG, _HOSTNAME
+            either('pki "*"'),
+            st.one_of(either("auth", "auth-optional"), after("auth", _PAIRS)),
+            _TAG,
+            _HOSTNAME,
+            _FILTER,
         )
         mode = draw(either("", "tls", "tls-require", "smtps"))
-        rest = f"{mode} pki MX.example {draw(encrypted)}" if mode else draw(options(_TAG, _HOSTNAME))
+        rest = f"{mode} pki MX.example {draw(encrypted)}" if mode else draw(options(_TAG, _HOSTNAME, _FILTER))
         text += f"listen on {place} {rest}\n"
     return text
 
@@ -165,10 +173,33 @@ def _conditions(draw: st.DrawFn) -> str:
 
 
 @st.composite
+def _filter(draw: st.DrawFn, name: str) -> str:
+    """A builtin filter: a condition that the phase has, and a decision."""
+    client = st.one_of(
+        either("fcrdns", "rdns", 'dnsbl "bl.example.org"'), after("rdns", _LISTS), after("rdns regex", _PATTERNS),
+        after("src", _SOURCES), after("src regex", _PATTERNS), after("dnsbl", either("{ a.example, b.example }")),
+    )  # fmt: skip
+    greeted = st.one_of(client, after("helo", _LISTS), after("helo regex", _PATTERNS))
+    sender = st.one_of(
+        greeted, either("auth"), after("auth", _LISTS), after("auth regex", _PATTERNS), after("mail-from", _KEYED),
+        after("mail-from regex", _PATTERNS),
+    )  # fmt: skip
+    recipient = st.one_of(sender, after("rcpt-to", _KEYED), after("rcpt-to regex", _PATTERNS))
+    phase = draw(either("connect", "helo", "ehlo", "mail-from", "rcpt-to", "data", "commit"))
+    condition = draw({"connect": client, "helo": greeted, "ehlo": greeted, "rcpt-to": recipient}.get(phase, sender))
+    decisions = ['reject "550 no"', 'disconnect "421 \\"no\\""', 'report "a b"']
+    decisions += ["junk", "bypass"] if phase != "commit" else []
+    decisions += ["rewrite h.example"] if phase in ("helo", "ehlo") else []
+    decisions += ['rewrite "<a@b.example>"'] if phase in ("mail-from", "rcpt-to") else []
+    return f"filter {name} phase {phase} match {draw(either('', '!'))}{condition} {draw(st.sampled_from(decisions))}"
+
+
+@st.composite
 def configuration_texts(draw: st.DrawFn) -> str:
     """A whole configuration; it includes /inc."""
     text = PREAMBLE + 'table hosts { "smtp://h1:26", h2 }\n'
     text += "".join(f"{line}\n" for line in draw(st.lists(_GLOBALS, max_size=4, unique_by=lambda line: line[:9])))
+    text += "".join(f"{draw(_filter(f'g{index}'))}\n" for index in range(draw(st.integers(0, 3))))
     text += draw(listeners())
     names = ["first"]
     for index in range(draw(st.integers(0, 4))):

@@ -76,7 +76,7 @@ PKI_AND_CA = [
 ]  # fmt: skip
 
 LISTEN_OPTIONS = (
-    "expected an option of listen (auth, auth-optional, hostname, inet4, inet6, pki, port, smtps, tag, tls, "
+    "expected an option of listen (auth, auth-optional, filter, hostname, inet4, inet6, pki, port, smtps, tag, tls, "
     "tls-require) or the end of the line"
 )
 LISTEN = [
@@ -118,11 +118,11 @@ LISTEN = [
     ("listen on lo\nlisten on 127.0.0.1", "2: 127.0.0.1 port 25 is already listened on at CONF:1"),
     ("listen on socket\nlisten on socket", "2: listen on socket is already declared at CONF:1"),
     ("listen on socket port 25",
-     '1: expected an option of listen on socket (tag) or the end of the line, found the keyword "port"'),
+     '1: expected an option of listen on socket (filter, tag) or the end of the line, found the keyword "port"'),
     *[(f"listen on lo {word}", f"1: {word} is not supported yet")
-      for word in ("ca", "ciphers", "filter", "hostnames", "mask-src", "no-dsn", "protocols", "proxy-v2",
+      for word in ("ca", "ciphers", "hostnames", "mask-src", "no-dsn", "protocols", "proxy-v2",
                    "received-auth", "senders")],
-    *[(f"listen on socket {word}", f"1: {word} is not supported yet") for word in ("filter", "mask-src", "no-dsn")],
+    *[(f"listen on socket {word}", f"1: {word} is not supported yet") for word in ("mask-src", "no-dsn")],
 ]  # fmt: skip
 
 ACTION = [
@@ -262,7 +262,6 @@ MATCH = [
 
 GLOBAL = [
     ("admd x", "1: admd is not supported yet"),
-    ("filter f chain { a }", "1: filter is not supported yet"),
     ('proc p "/x"', "1: proc is not supported yet"),
     ('srs key "x"', "1: srs is not supported yet"),
     ("smtp ciphers 5",
@@ -337,7 +336,7 @@ match from any tags x action a
 match from any action a
 """
     words = [line.split(":")[0] for line in errors_of(text)]
-    assert words == ["1", "3", "6", "9", "12", "13", "15"]
+    assert words == ["1", "3", "7", "9", "12", "13", "15"]
 
 
 def test_a_broken_declaration_is_reported_once(errors_of) -> None:

@@ -19,6 +19,8 @@ A file holds cases, each begun by `=== title`. Lines of a case:
     sent TYPE FIELD=VALUE ...   a message of that type with these values was sent, and is now looked at
     count TYPE N            N messages of that type were sent and not yet looked at
     unsent TYPE             no message of that type is left
+    filter PHASE DECISION TEXT...   what the filters answer in a phase; `proceed` in all others. Which phases are
+                            asked about is the listener's `filter_phases`: a number, or `set filters=connect,data`
     log REGEX               some line of the log matches
     body TEXT               the stored body, without its Received header, is TEXT (escapes as above)
     finished | unfinished   the session may be forgotten, or not
@@ -37,7 +39,7 @@ from typing import Any
 import msgspec
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import ListenerSettings, SmtpSettings
+from smtpd_ps.contract.settings import FILTER_PHASES, ListenerSettings, SmtpSettings
 from smtpd_ps.pure.smtp_service import Action, Close, Rest, Service, StartTls, Wait, WriteBody
 from smtpd_ps.pure.smtp_session import ServerSession
 
@@ -86,6 +88,7 @@ class FakeWorld:
     waiting: int = 0
     due: deque[str] = field(default_factory=deque)  # kinds of answers that are on their way
     busy: bool = False
+    filters: dict[str, tuple[str, str]] = field(default_factory=dict)  # answers by phase
 
     def __post_init__(self) -> None:
         self.session = ServerSession(self.service, SESSION, self.address)
@@ -135,6 +138,9 @@ class FakeWorld:
         match message:
             case m.PeerQuery():
                 self._later("peer", lambda: session.peer_info("client.example"))
+            case m.FilterRequest():
+                said = self.filters.get(message.phase, ("proceed", ""))
+                self._later("filter", lambda: session.filter_answer(message.number, *said))
             case m.AuthRequest():
                 verdict = {"secret": "ok", "broken": "error"}.get(message.password, "no")
                 self._later("auth", lambda: session.auth_reply(verdict))
@@ -229,13 +235,16 @@ class Runner:
         self.ids: list[int] | None = None
         self.address = "192.0.2.1"
         self.hold: set[str] = set()
+        self.filters: dict[str, tuple[str, str]] = {}
         self.got: list[str] = []
         self._world: FakeWorld | None = None
 
     @property
     def world(self) -> FakeWorld:
         if self._world is None:
-            self._world = FakeWorld(make_service(self.ids, **self.changes), self.address, hold=self.hold)
+            self._world = FakeWorld(
+                make_service(self.ids, **self.changes), self.address, hold=self.hold, filters=self.filters
+            )
             self._world.start()
         return self._world
 
@@ -306,6 +315,8 @@ class Runner:
             key, _, value = pair.partition("=")
             if key == "ids":
                 self.ids = list(range(1, int(value) + 1))
+            elif key == "filters":
+                self.changes["filter_phases"] = sum(1 << FILTER_PHASES.index(each) for each in value.split(","))
             else:
                 self.changes[key] = _value(value)
 
@@ -314,6 +325,11 @@ class Runner:
 
     def _on_hold(self, rest: str) -> None:
         self.hold.update(rest.split())
+
+    def _on_filter(self, rest: str) -> None:
+        phase, decision, *text = rest.split(" ", 2)
+        assert phase in FILTER_PHASES
+        self.filters[phase] = decision, "".join(text)
 
     def _on_release(self, rest: str) -> None:
         self.world.release(rest)

@@ -6,6 +6,7 @@ says so.
 """
 
 from smtpd_ps.config.directives.actions import action
+from smtpd_ps.config.directives.filters import admd, filter_, proc
 from smtpd_ps.config.directives.limits import bounce, mda, mta, queue, scheduler, smtp
 from smtpd_ps.config.directives.listen import listen
 from smtpd_ps.config.directives.match import match
@@ -13,7 +14,7 @@ from smtpd_ps.config.directives.pki import authority, pki
 from smtpd_ps.config.directives.tables import table
 from smtpd_ps.config.parser import Parser, Production
 
-UNSUPPORTED = ("admd", "filter", "proc", "srs")
+UNSUPPORTED = ("admd", "proc", "srs")
 
 
 def _unsupported(p: Parser) -> None:
@@ -23,13 +24,16 @@ def _unsupported(p: Parser) -> None:
 
 _SUPPORTED: dict[str, Production] = {
     "action": action,
+    "admd": admd,
     "bounce": bounce,
     "ca": authority,
+    "filter": filter_,
     "listen": listen,
     "match": match,
     "mda": mda,
     "mta": mta,
     "pki": pki,
+    "proc": proc,
     "queue": queue,
     "scheduler": scheduler,
     "smtp": smtp,

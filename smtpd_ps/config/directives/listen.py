@@ -8,6 +8,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from smtpd_ps.config.directives.filters import filter_argument
 from smtpd_ps.config.directives.pki import certificate_name
 from smtpd_ps.config.directives.tables import at_table, table_argument
 from smtpd_ps.config.model import Listener, SocketListener
@@ -24,11 +25,11 @@ SMTPS_PORT = 465
 _TLS: dict[str, TlsOffer] = {"tls": "offer", "tls-require": "require", "smtps": "implicit"}
 _AUTH: dict[str, AuthOffer] = {"auth": "require", "auth-optional": "optional"}
 _FAMILIES = {"inet4": 4, "inet6": 6}
-_OPTIONS = (*_TLS, *_AUTH, *_FAMILIES, "hostname", "pki", "port", "tag")
+_OPTIONS = (*_TLS, *_AUTH, *_FAMILIES, "filter", "hostname", "pki", "port", "tag")
 _UNSUPPORTED = frozenset(
-    ("ca", "ciphers", "filter", "hostnames", "mask-src", "no-dsn", "protocols", "proxy-v2", "received-auth", "senders")
+    ("ca", "ciphers", "hostnames", "mask-src", "no-dsn", "protocols", "proxy-v2", "received-auth", "senders")
 )
-_SOCKET_UNSUPPORTED = frozenset(("filter", "mask-src", "no-dsn"))
+_SOCKET_UNSUPPORTED = frozenset(("mask-src", "no-dsn"))
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class _Draft:
     pki: tuple[str, ...] = ()
     hostname: str | None = None
     tag: str | None = None
+    filter: str | None = None
 
 
 def listen(p: Parser) -> None:
@@ -76,19 +78,24 @@ def listen(p: Parser) -> None:
             hostname,
             draft.tag or "",
             p.where,
+            draft.filter or "",
         )
     )
 
 
 def _listen_on_socket(p: Parser) -> None:
     tag: str | None = None
+    filtered: str | None = None
     while p.peek().kind not in (Kind.NEWLINE, Kind.END):
-        option = p.option("listen on socket", ("tag",), _SOCKET_UNSUPPORTED)
-        tag = _once(p, option, "a tag", tag, _tag(p))
+        option = p.option("listen on socket", ("filter", "tag"), _SOCKET_UNSUPPORTED)
+        if option.text == "filter":
+            filtered = _once(p, option, "a filter", filtered, filter_argument(p))
+        else:
+            tag = _once(p, option, "a tag", tag, _tag(p))
     known = p.draft.socket
     if known is not None:
         p.draft.report(p.where, f"listen on socket is already declared at {known.where.path}:{known.where.line}")
-    p.draft.socket = SocketListener(tag or "", p.where)
+    p.draft.socket = SocketListener(tag or "", p.where, filtered or "")
 
 
 def _once(p: Parser, option: Token, what: str, before: T | None, now: T) -> T:
@@ -115,6 +122,8 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
             _pki(p, draft)
         case "hostname":
             draft.hostname = _once(p, option, "a hostname", draft.hostname, server_name(p, "the hostname"))
+        case "filter":
+            draft.filter = _once(p, option, "a filter", draft.filter, filter_argument(p))
         case "tag":
             draft.tag = _once(p, option, "a tag", draft.tag, _tag(p))
 
