@@ -13,7 +13,6 @@ from typing import Literal, assert_never
 from smtpd_ps.contract.settings import ConditionSettings, RuleSettings
 from smtpd_ps.pure.match_tables import (
     Predicate,
-    client_address,
     match_domains,
     match_mailaddrs,
     match_netaddrs,
@@ -258,15 +257,9 @@ def _on_domain(matches: Predicate, wanted: bool) -> _FactsTest:
 
 
 def _local_source(local_addresses: tuple[str, ...]) -> Predicate:
-    ours = match_netaddrs(local_addresses)
-
-    def is_local(address: str) -> bool:
-        if address == LOCAL or ours(address):
-            return True
-        parsed = client_address(address)
-        return parsed is not None and parsed.is_loopback
-
-    return is_local
+    """As ruleset.c: the interfaces' own addresses, not all of 127.0.0.0/8."""
+    ours = match_netaddrs((*local_addresses, "127.0.0.1", "::1"))
+    return lambda address: address == LOCAL or ours(address)
 
 
 def _written(address: str) -> str:

@@ -63,9 +63,9 @@ def test_no_match() -> None:
 @pytest.mark.parametrize(
     ("condition", "table", "holds", "fails"),
     [
-        ("from-local", "", [Source("local"), Source("127.0.0.1"), Source("127.9.9.9"), Source("::1"),
+        ("from-local", "", [Source("local"), Source("127.0.0.1"), Source("::1"),
                             Source("192.0.2.1"), Source("2001:db8::1"), Source("9.9.9.9", reinjected=True)],
-         [REMOTE, Source("192.0.2.2"), Source("")]),
+         [REMOTE, Source("192.0.2.2"), Source("127.9.9.9"), Source("")]),
         ("from-socket", "", [Source("local")], [Source("127.0.0.1")]),
         ("from-src", "nets", [Source("10.1.1.1"), Source("local"), Source("9.9.9.9", reinjected=True)], [REMOTE]),
         ("from-auth", "", [Source("9.9.9.9", user="x"), Source("9.9.9.9", user="")], [REMOTE, Source("local")]),
