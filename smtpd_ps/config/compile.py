@@ -22,6 +22,7 @@ from smtpd_ps.config.model import (
     Maildir,
     Mbox,
     Method,
+    Options,
     Problem,
     Program,
     Relay,
@@ -40,6 +41,7 @@ from smtpd_ps.contract.settings import (
     KeysSettings,
     ListenerSettings,
     LookupSettings,
+    MtaLimits,
     PkiSettings,
     ProgramSettings,
     QueueSettings,
@@ -59,7 +61,7 @@ class AssetPlan:
     """A file that the parent opens for a process and passes as messages.Asset."""
 
     process: Process
-    kind: Literal["table", "cert", "key"]
+    kind: Literal["table", "cert", "key", "ca"]
     name: str
     path: str
 
@@ -94,7 +96,9 @@ def compile_settings(
     `socket_path` is where the local submission socket stands; `queue_key` is that of queue encryption.
     Raises ConfigurationError where a value exceeds a bound of the contract.
     """
-    actions = {name: _action(action) for name, action in conf.actions.items()}
+    # What relays offer is OpenSSL's own choice as long as smtpd.conf says nothing: they meet servers of any age.
+    ciphers = conf.options.ciphers if conf.options.ciphers != Options().ciphers else ""
+    actions = {name: _action(action, ciphers) for name, action in conf.actions.items()}
     tables = _used_tables(conf)
     listening = tuple(dict.fromkeys(name for listener in conf.listeners for name in listener.pki))
     relaying = tuple(dict.fromkeys(action.relay_pki for action in actions.values() if action.relay_pki))
@@ -131,11 +135,8 @@ def compile_settings(
                 hostname=conf.hostname,
                 actions=tuple(actions.values()),
                 pki=_pki(conf, relaying),
-                max_connections_per_host=conf.options.max_connections_per_host,
-                max_connections_per_route=conf.options.max_connections_per_route,
-                max_mails_per_connection=conf.options.max_mails_per_connection,
                 max_agents=conf.options.max_agents,
-                keepalive_secs=conf.options.keepalive_secs,
+                mta=_mta_limits(conf.options),
             ),
         ),
         keys=_bounded(conf, KeysSettings(pki=_pki(conf, signing))),
@@ -160,7 +161,7 @@ def _bounded(conf: Configuration, settings: V) -> V:
 _KINDS: dict[type[Method], ActionKind] = {Maildir: "maildir", Mbox: "mbox", Lmtp: "lmtp", Relay: "relay"}
 
 
-def _action(action: Action) -> ActionSettings:
+def _action(action: Action, default_ciphers: str) -> ActionSettings:
     method = action.method
     maildir = method if isinstance(method, Maildir) else Maildir("")
     lmtp = method if isinstance(method, Lmtp) else Lmtp("", rcpt_to=False)
@@ -182,6 +183,28 @@ def _action(action: Action) -> ActionSettings:
         relay_helo=relay.helo,
         relay_mail_from=relay.mail_from,
         relay_host_table=relay.host_table,
+        relay_ca=relay.ca,
+        relay_protocols=relay.protocols,
+        relay_ciphers=relay.ciphers or default_ciphers,
+        relay_src_table=relay.src_table,
+        relay_helo_table=relay.helo_table,
+        relay_domain_table=relay.domain_table,
+        relay_backup=relay.backup,
+        relay_backup_hosts=relay.backup_hosts,
+    )
+
+
+def _mta_limits(options: Options) -> MtaLimits:
+    return MtaLimits(
+        max_connections_per_host=options.max_connections_per_host,
+        max_connections_per_route=options.max_connections_per_route,
+        max_connections_per_source=options.max_connections_per_source,
+        max_connections_per_connector=options.max_connections_per_connector,
+        max_connections_per_relay=options.max_connections_per_relay,
+        max_connections_per_domain=options.max_connections_per_domain,
+        max_mails_per_connection=options.max_mails_per_connection,
+        max_failures_per_connection=options.max_failures_per_connection,
+        keepalive_secs=options.keepalive_secs,
     )
 
 
@@ -308,6 +331,9 @@ def _assets(
     plans = [AssetPlan(Process.LOOKUP, "table", t.name, t.path) for t in tables if t.kind == "file"]
     plans += [AssetPlan(Process.SMTP, "cert", name, conf.pki[name].cert_path) for name in listening]
     plans += [AssetPlan(Process.DELIVERY, "cert", name, conf.pki[name].cert_path) for name in relaying]
+    relays = (action.method for action in conf.actions.values() if isinstance(action.method, Relay))
+    for name in dict.fromkeys(relay.ca for relay in relays if relay.ca):
+        plans.append(AssetPlan(Process.DELIVERY, "ca", name, conf.authorities[name].cert_path))
     for name in dict.fromkeys((*listening, *relaying)):
         plans.append(AssetPlan(Process.KEYS, "cert", name, conf.pki[name].cert_path))
         plans.append(AssetPlan(Process.KEYS, "key", name, conf.pki[name].key_path))

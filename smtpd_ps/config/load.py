@@ -76,6 +76,11 @@ def load(path: str, environment: Environment, defines: Mapping[str, str] = Mappi
     )
 
 
+def _check_declared(draft: Draft, where: Where, sort: str, name: str, known: Mapping[str, object]) -> None:
+    if name and name not in known and (sort, name) not in draft.broken:
+        draft.report(where, f'no {sort} is declared with the name "{name}"{suggestion(name, known)}')
+
+
 def _check(draft: Draft, path: str) -> None:
     """What only the whole configuration shows."""
     for pki in draft.pki.values():
@@ -84,9 +89,9 @@ def _check(draft: Draft, path: str) -> None:
                 if not file:
                     draft.report(pki.where, f'pki "{pki.name}" has no {what}')
     for action in draft.actions.values():
-        if isinstance(action.method, Relay) and action.method.pki and action.method.pki not in draft.pki:
-            name = action.method.pki
-            draft.report(action.where, f'no pki is declared with the name "{name}"{suggestion(name, draft.pki)}')
+        if isinstance(action.method, Relay):
+            _check_declared(draft, action.where, "pki", action.method.pki, draft.pki)
+            _check_declared(draft, action.where, "ca", action.method.ca, draft.authorities)
     counts = (
         ("addresses to listen on", sum(len(listener.addresses) for listener in draft.listeners), MAX_LISTENERS),
         ("pki", len(draft.pki), MAX_PKI),

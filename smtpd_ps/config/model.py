@@ -17,6 +17,7 @@ from smtpd_ps.contract.settings import (
     TableUse,
     TlsOffer,
     TlsUse,
+    TlsVersion,
 )
 
 
@@ -200,6 +201,14 @@ class Relay:
     helo: str = ""
     mail_from: str = ""  # an address, or "@domain"
     host_table: str = ""  # a table in a file, in place of `hosts`
+    ca: str = ""
+    protocols: tuple[TlsVersion, ...] = ()
+    ciphers: str = ""
+    src_table: str = ""
+    helo_table: str = ""
+    domain_table: str = ""
+    backup: str = ""  # the exchanger that this host is
+    backup_hosts: tuple[str, ...] = ()  # relay URLs, tried in order when `hosts` fail
 
 
 Method = Maildir | Mbox | Lmtp | Relay
@@ -253,7 +262,12 @@ class Options:
     delivery_processes: int = 1
     max_connections_per_host: int = 10
     max_connections_per_route: int = 5
+    max_connections_per_source: int = 100
+    max_connections_per_connector: int = 20
+    max_connections_per_relay: int = 100
+    max_connections_per_domain: int = 100
     max_mails_per_connection: int = 100
+    max_failures_per_connection: int = 25
     keepalive_secs: int = 10
     max_agents: int = 50
     queue_compression: bool = False

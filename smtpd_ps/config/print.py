@@ -214,17 +214,28 @@ def _method(conf: Configuration, action: Action) -> str:
 def _relay(conf: Configuration, relay: Relay) -> str:
     host = _option(conf, "host", relay.host_table) if relay.host_table else ""
     if relay.hosts:
-        single = len(relay.hosts) == 1
-        host = "host " + (word(relay.hosts[0]) if single else values("list", ((url, "") for url in relay.hosts)))
+        host = f"host {_urls(relay.hosts)}"
     return _joined(
         "relay",
         host,
+        f"backup host {_urls(relay.backup_hosts)}" if relay.backup_hosts else "",
+        f"backup mx {word(relay.backup)}" if relay.backup else "",
+        _option(conf, "domain", relay.domain_table) if relay.domain_table else "",
         _RELAY_TLS[relay.tls],
         f"pki {word(relay.pki)}" if relay.pki else "",
         _option(conf, "auth", relay.auth_table) if relay.auth_table else "",
         f"helo {word(relay.helo)}" if relay.helo else "",
         f"mail-from {word(relay.mail_from)}" if relay.mail_from else "",
+        f"ca {word(relay.ca)}" if relay.ca else "",
+        f"protocols {word(','.join(relay.protocols))}" if relay.protocols else "",
+        f"ciphers {word(relay.ciphers)}" if relay.ciphers else "",
+        _option(conf, "src", relay.src_table) if relay.src_table else "",
+        _option(conf, "helo-src", relay.helo_table) if relay.helo_table else "",
     )
+
+
+def _urls(urls: tuple[str, ...]) -> str:
+    return word(urls[0]) if len(urls) == 1 else values("list", ((url, "") for url in urls))
 
 
 def _rule(conf: Configuration, rule: Rule) -> str:

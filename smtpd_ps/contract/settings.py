@@ -28,6 +28,7 @@ FilterPhase = Literal[
 FILTER_PHASES: tuple[FilterPhase, ...] = get_args(FilterPhase)  # a set of phases is the sum of 1 << index
 FilterCondition = Literal["fcrdns", "rdns", "src", "helo", "auth", "mail-from", "rcpt-to", "dnsbl"]
 FilterDecision = Literal["bypass", "disconnect", "junk", "reject", "report", "rewrite"]
+TlsVersion = Literal["TLSv1.2", "TLSv1.3"]
 Seconds = Annotated[int, Meta(ge=0, le=10**9)]
 # What a table is used for; pure/table_uses says what each use asks of it. Services of table(5), but that
 # some services are told apart by the kind of table that they need.
@@ -143,6 +144,14 @@ class ActionSettings(Value, frozen=True):
     relay_helo: Name = ""
     relay_mail_from: Address = ""
     relay_host_table: Name = ""  # of relay URLs, a list in a file; in place of relay_hosts
+    relay_ca: Name = ""  # whose certificates are trusted; "" is the system's
+    relay_protocols: Annotated[tuple[TlsVersion, ...], Meta(max_length=2)] = ()  # none: all that smtpd_ps speaks
+    relay_ciphers: Line = ""
+    relay_src_table: Name = ""  # addresses to connect from, a list
+    relay_helo_table: Name = ""  # from address to name
+    relay_domain_table: Name = ""  # from destination domain to relay URL
+    relay_backup: Name = ""  # relay to exchangers that are preferred to this one, only
+    relay_backup_hosts: Annotated[tuple[Line, ...], Meta(max_length=64)] = ()  # URLs, in order, if the others fail
 
     @property
     def by_host(self) -> bool:
@@ -188,20 +197,34 @@ class QueueSettings(Value, frozen=True):
     encrypt: bool = False  # with the key of QueueSetup
 
 
+class MtaLimits(Value, frozen=True):
+    """The limits of relaying, of all domains or of one (`mta limit`)."""
+
+    domain: Name = ""  # in lower case; of a smarthost, its name
+    family: Literal[0, 4, 6] = 0  # of addresses to connect to; 0 is both
+    max_connections_per_host: U32 = 10
+    max_connections_per_route: U32 = 5  # from a source to a host
+    max_connections_per_source: U32 = 100
+    max_connections_per_connector: U32 = 20  # from a source for a relay
+    max_connections_per_relay: U32 = 100
+    max_connections_per_domain: U32 = 100
+    max_mails_per_connection: U32 = 100
+    max_failures_per_connection: U32 = 25  # messages refused
+    keepalive_secs: Seconds = 10
+
+
 class DeliverySettings(Value, frozen=True):
     """For delivery."""
 
     hostname: Name
     actions: Annotated[tuple[ActionSettings, ...], Meta(max_length=4096)]
     pki: Annotated[tuple[PkiSettings, ...], Meta(max_length=64)]
-    max_connections_per_host: U32 = 10
-    max_connections_per_route: U32 = 5
-    max_mails_per_connection: U32 = 100
     max_agents: U32 = 50
     io_timeout_secs: Seconds = 300
     connect_timeout_secs: Seconds = 30
-    keepalive_secs: Seconds = 10
     agent_idle_secs: Seconds = 10
+    mta: MtaLimits = MtaLimits()
+    domain_limits: Annotated[tuple[MtaLimits, ...], Meta(max_length=10_000)] = ()  # in place of `mta` for theirs
 
 
 class KeysSettings(Value, frozen=True):

@@ -169,6 +169,15 @@ class RouteHost(Value, frozen=True):
     preference: U16 = 0
     tls: TlsUse = "opportunistic"  # what the relay URL asks for; the action's relay_tls may ask for more
     lmtp: bool = False  # an lmtp:// URL
+    user: Name = ""  # credentials for AUTH, where the URL has a label
+    password: Annotated[str, Meta(max_length=1024)] = ""
+
+
+class RouteSource(Value, frozen=True):
+    """An address to connect from, and the name to give to EHLO there ("": the action's own)."""
+
+    address: Name
+    helo: Name = ""
 
 
 def seat_of(generation: int, instance: int) -> int:

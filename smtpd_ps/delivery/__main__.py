@@ -1,6 +1,7 @@
 """The delivery process: `python -I -m smtpd_ps.delivery`, started by the parent."""
 
 import time
+from functools import partial
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Process
@@ -20,9 +21,11 @@ def main() -> None:
     assert isinstance(child.setup, m.DeliverySetup)
     settings = child.setup.settings
     certificates = {asset.name: read_certificate(fd) for asset, fd in child.assets if asset.kind == "cert"}
+    authorities = {asset.name: read_certificate(fd) for asset, fd in child.assets if asset.kind == "ca"}
     keys = child.peer(Process.KEYS)
     try:
-        make_pump = make_pumps(settings, certificates, lambda: RemoteSigner(keys, Process.DELIVERY, child.fail))
+        signer = partial(RemoteSigner, keys, Process.DELIVERY, child.fail)
+        make_pump = make_pumps(settings, certificates, signer, authorities)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line in the log
         child.fail(f"TLS: {error}")
     time.localtime()

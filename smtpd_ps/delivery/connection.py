@@ -5,13 +5,14 @@ Runs in delivery; moves the bytes of a remote server into pure/smtp_client.
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from errno import EIO
 from typing import Protocol, assert_never
 
 from smtpd_ps.delivery.dialer import TcpDial, UnixDials
 from smtpd_ps.delivery.tasks import Task
-from smtpd_ps.pure.relay_planner import Target
+from smtpd_ps.pure.relay_planner import Choice
 from smtpd_ps.pure.smtp_client import SmtpClient
 from smtpd_ps.pure.smtp_client_body import BareLineEnd, Stuffer
 from smtpd_ps.pure.smtp_client_events import (
@@ -63,7 +64,7 @@ class Wiring:
         self.loop = loop
         self.log = log
         self.dials = dials
-        self.make_pump = make_pump  # of client certificate's name, whether to verify, host name
+        self.make_pump = make_pump  # of action, whether to verify, host name
         self.next_request = next_request
         self.connect_timeout_secs = connect_timeout_secs
         self.io_timeout_secs = io_timeout_secs
@@ -73,25 +74,38 @@ class Connection:
     """Dials at once. `established`: the session was set up. `deadline`: when the peer has been silent too long."""
 
     __slots__ = (
-        "_at_bytes", "_body", "_dial", "_owner", "_pki", "_request", "_stream", "_stuffer", "_tls_use", "_wiring",
-        "client", "deadline", "error", "established", "last_used", "session", "source", "target", "tls_failed",
+        "_action", "_at_bytes", "_body", "_dial", "_helo_names", "_options", "_owner", "_request", "_stream",
+        "_stuffer", "_wiring", "chosen_source", "client", "connected", "counted_domain", "deadline", "dialed_at",
+        "error", "established", "failures", "last_used", "path", "session", "source", "target", "tls_failed",
     )  # fmt: skip
 
     def __init__(
-        self, wiring: Wiring, owner: Owner, target: Target, options: ClientOptions, action: str, pki: str
+        self,
+        wiring: Wiring,
+        owner: Owner,
+        choice: Choice,
+        options: ClientOptions,
+        action: str,
+        helo_names: Mapping[str, str] | None = None,
     ) -> None:
         self._wiring = wiring
         self._owner = owner
-        self._pki = pki
-        self.target = target
+        self._action = action
+        self._options = options
+        self._helo_names = helo_names  # by source address, where only the kernel knows that
+        self.target = target = choice.target
+        self.path = choice.path
+        self.chosen_source = choice.source.address  # "" for the kernel's choice
         self.client = SmtpClient(options)
         self.session = os.urandom(8).hex()
         self.source = ""
         self.established = False
         self.tls_failed = False
-        self.last_used = now = wiring.loop.now()
+        self.connected = False
+        self.counted_domain = ""  # whose connections this one counts as
+        self.failures = 0  # messages that were refused
+        self.last_used = self.dialed_at = now = wiring.loop.now()
         self.deadline = now + wiring.connect_timeout_secs * 2  # the dial has its own
-        self._tls_use = options.tls
         self.error = ""
         self._stream: Stream | None = None
         self._dial: TcpDial | None = None
@@ -108,7 +122,12 @@ class Connection:
                 f"host={target.name}"
             )
             self._dial = TcpDial(
-                wiring.loop, target, wiring.connect_timeout_secs, self._on_connected, self._on_dial_failed
+                wiring.loop,
+                target,
+                choice.source.address,
+                wiring.connect_timeout_secs,
+                self._on_connected,
+                self._on_dial_failed,
             )
 
     @property
@@ -124,11 +143,26 @@ class Connection:
         self.deadline = loop.now() + self._wiring.io_timeout_secs
         if sock.family != socket.AF_UNIX:
             self.source = sock.getsockname()[0]
+            if refusal := self._refusal():
+                sock.close()
+                self._on_dial_failed(refusal)
+                return
             self._wiring.log.info(f"{self.session} mta connected")
+        self.connected = True
         self._stream = Stream(loop, sock, self._on_data, self._on_close)
         self._stream.on_drained = self._more_body
-        if self._tls_use in ("implicit", "implicit-verify"):
+        if self._options.tls in ("implicit", "implicit-verify"):
             self._start_tls(implicit=True)
+
+    def _refusal(self) -> str:
+        """Why the source that the kernel chose cannot be used."""
+        if self._helo_names is not None:
+            name = self._helo_names.get(self.source)
+            if name is None:
+                return f"helo-src has no name for the source address {self.source}"
+            self._options = replace(self._options, helo=name)
+            self.client = SmtpClient(self._options)
+        return ""
 
     def _on_dial_failed(self, text: str) -> None:
         self._dial = None
@@ -137,9 +171,9 @@ class Connection:
     def _start_tls(self, implicit: bool) -> None:
         stream = self._stream
         assert stream is not None
-        verify = self._tls_use in ("require-verify", "implicit-verify")
+        verify = self._options.tls in ("require-verify", "implicit-verify")
         try:
-            pump = self._wiring.make_pump(self._pki, verify, self.target.name)
+            pump = self._wiring.make_pump(self._action, verify, self.target.name)
             stream.start_tls(pump, self._on_tls, implicit=implicit)
         except PlaintextWaiting as error:
             self._give_up(str(error))  # an injection: no reason to go on without TLS
@@ -148,7 +182,7 @@ class Connection:
 
     def _on_tls(self, info: TlsInfo) -> None:
         self._wiring.log.info(f"{self.session} mta tls ciphers={info.version}:{info.cipher}:{info.bits}")
-        if self._tls_use not in ("implicit", "implicit-verify"):
+        if self._options.tls not in ("implicit", "implicit-verify"):
             self._handle(self.client.tls_started())
 
     # The session.

@@ -5,24 +5,32 @@ Runs in delivery, which is chrooted and so reaches no Unix socket by itself.
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from errno import EINPROGRESS, EINVAL
 
 from smtpd_ps.contract.messages import AgentRefused, LmtpConnect, LmtpConnected, Message
-from smtpd_ps.pure.relay_planner import Target
+from smtpd_ps.pure.relay_network import Target
 from smtpd_ps.runtime.loop import Loop, Timer
 
 OnConnected = Callable[[socket.socket], None]
 OnFailed = Callable[[str], None]
+_BIND_WITHOUT_PORT = 24 if sys.platform.startswith("linux") else None  # IP_BIND_ADDRESS_NO_PORT
 
 
 class TcpDial:
-    """One connection being made. Exactly one of the callbacks is called, unless it is cancelled."""
+    """One connection being made, from `source` unless that is "". One of the callbacks is called, unless cancelled."""
 
     __slots__ = ("_loop", "_on_connected", "_on_failed", "_sock", "_timer")
 
     def __init__(
-        self, loop: Loop, target: Target, timeout_secs: float, on_connected: OnConnected, on_failed: OnFailed
+        self,
+        loop: Loop,
+        target: Target,
+        source: str,
+        timeout_secs: float,
+        on_connected: OnConnected,
+        on_failed: OnFailed,
     ) -> None:
         self._loop = loop
         self._on_connected = on_connected
@@ -33,6 +41,10 @@ class TcpDial:
         try:
             self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source:
+                if _BIND_WITHOUT_PORT is not None:  # connect picks the port: far more connections fit
+                    self._sock.setsockopt(socket.IPPROTO_IP, _BIND_WITHOUT_PORT, 1)
+                self._sock.bind((source, 0))
             error = self._sock.connect_ex((target.address, target.port))
         except OSError as refused:  # no descriptor left, or not an address
             error = refused.errno or EINVAL

@@ -1,41 +1,56 @@
-"""The connections of one route, and the mail that waits for them.
+"""The connections of one relay, and the mail that waits for them.
 
-Runs in delivery. A route is an action and, for relaying by MX, a destination domain. Connections
+Runs in delivery. A relay is an action and, where that goes by MX, a destination domain. Connections
 are kept and used again; a new one is opened only while mail waits, by what relay_planner says.
 """
 
 from collections import deque
 from collections.abc import Sequence
 
-from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
-from smtpd_ps.contract.values import Recipient, Status
+from smtpd_ps.contract.messages import Route
+from smtpd_ps.contract.settings import ActionSettings, DeliverySettings, MtaLimits
+from smtpd_ps.contract.values import Recipient, RouteSource, Status
 from smtpd_ps.delivery.connection import Connection, Wiring
 from smtpd_ps.delivery.outcomes import Outcomes
 from smtpd_ps.delivery.tasks import MAX_TRIES, Task
 from smtpd_ps.pure.delivery_headers import local_headers
-from smtpd_ps.pure.relay_planner import Exhausted, Servers, Target, Wait, choose
+from smtpd_ps.pure.relay_network import Network, Target
+from smtpd_ps.pure.relay_planner import Choice, Exhausted, Usage, Wait, choose
 from smtpd_ps.pure.sender_rewrite import rewrite_sender
 from smtpd_ps.pure.smtp_client_events import Answer, ClientOptions, Finished, Mail
 
+FALLBACK_SECS = 0.3  # until another address of a host that does not answer is tried beside it (RFC 8305 5)
+
 
 class Pool:
-    """One route. `targets` is None until they are known; tasks wait for them here too."""
+    """One relay. `targets` is None until they are known; tasks wait for them here too."""
 
     def __init__(
-        self, wiring: Wiring, settings: DeliverySettings, action: ActionSettings, servers: Servers, outcomes: Outcomes
+        self,
+        wiring: Wiring,
+        settings: DeliverySettings,
+        action: ActionSettings,
+        domain: str,
+        network: Network,
+        outcomes: Outcomes,
     ) -> None:
         self._wiring = wiring
         self._settings = settings
-        self._servers = servers
+        self._network = network
         self._outcomes = outcomes
         self.action = action
+        self.domain = domain  # of a relay to hosts, the first host's name
+        self.limits = self._limits_of(domain)
         self.lmtp = action.kind == "lmtp"
         self.waiting: deque[Task] = deque()
         self.connections: list[Connection] = []
         self.targets: tuple[Target, ...] | None = None
         self.expires = 0.0  # of the targets
-        self.user = ""
-        self.password = ""
+        self.sources: tuple[RouteSource, ...] = ()
+        self.helo_names: dict[str, str] | None = None
+        self.connected_at = float("-inf")
+        self.limits_hit: frozenset[str] = frozenset()
+        self._turn = 0  # of the sources
         self.draining = False
         self.starved = False  # mail waits, and every server has all the connections it may have
 
@@ -46,12 +61,22 @@ class Pool:
         self.waiting.append(task)
         self.pump_soon()
 
-    def route(self, targets: Sequence[Target], expires: float, user: str = "", password: str = "") -> None:
-        """Where this route goes until `expires`."""
+    def route(self, targets: Sequence[Target], expires: float, found: Route | None = None) -> None:
+        """Where this relay goes until `expires`, from the sources of `found`."""
         self.targets = tuple(targets)
         self.expires = expires
-        self.user, self.password = user, password
+        if found is not None:
+            self.sources = found.sources
+            names = found.helo_names
+            self.helo_names = None if names is None else {each.address: each.helo for each in names}
+        if self.action.kind == "lmtp" or self.action.by_host:
+            self.domain = self.targets[0].name.lower()
+            self.limits = self._limits_of(self.domain)
         self.pump_soon()
+
+    def _limits_of(self, domain: str) -> MtaLimits:
+        own = (limits for limits in self._settings.domain_limits if limits.domain == domain)
+        return next(own, self._settings.mta)
 
     def fail(self, status: Status, text: str) -> None:
         """End all that waits."""
@@ -94,7 +119,11 @@ class Pool:
             self._open_more()
 
     def _has_room(self, connection: Connection) -> bool:
-        return connection.client.mails < self._settings.max_mails_per_connection
+        limits = self.limits
+        return (
+            connection.client.mails < limits.max_mails_per_connection
+            and connection.failures < limits.max_failures_per_connection
+        )
 
     def _use(self, connection: Connection) -> None:
         while self.waiting and connection.client.idle:  # a message may be refused without being sent
@@ -104,34 +133,64 @@ class Pool:
             connection.give(self._mail(self.waiting.popleft()))
 
     def _open_more(self) -> None:
-        opening = sum(1 for each in self.connections if not each.established)
-        self.starved = False
-        while len(self.waiting) > opening and len(self.connections) < self._settings.max_connections_per_route:
-            now = self._wiring.loop.now()
-            match choose(self.targets or (), self._servers, now):
-                case Target() as target:
-                    self._open(target, now)
+        now = self._wiring.loop.now()
+        opening = 0
+        slow: set[Target] = set()
+        for each in self.connections:
+            if not each.established:
+                if each.connected or now - each.dialed_at < FALLBACK_SECS:
                     opening += 1
-                case Wait():
+                else:
+                    slow.add(each.target)
+        candidates = self._candidates(slow)
+        if not candidates:
+            opening += len(slow)
+        self.starved = False
+        self.limits_hit = frozenset()
+        while len(self.waiting) > opening:
+            match choose(candidates or self.targets or (), self.sources, self._network, self._usage(), now):
+                case Choice() as choice:
+                    self._open(choice, now)
+                    opening += 1
+                case Wait(limits):
                     self.starved = True
+                    self.limits_hit = limits
                     return
-                case Exhausted() as exhausted:
+                case Exhausted(text):
                     if not self.connections:
-                        self.fail(Status.TEMPFAIL, exhausted.text)
+                        self.fail(Status.TEMPFAIL, text)
                     return
 
-    def _open(self, target: Target, now: float) -> None:
+    def _candidates(self, slow: set[Target]) -> Sequence[Target]:
+        """While an address of a host does not answer: the others of that host, as good and not yet tried."""
+        if not slow:
+            return ()
+        hosts = {(target.name, target.preference) for target in slow}
+        dialed = {each.target for each in self.connections if not each.established}
+        return [t for t in self.targets or () if (t.name, t.preference) in hosts and t not in dialed]
+
+    def _usage(self) -> Usage:
+        by_source: dict[str, int] = {}
+        for each in self.connections:
+            by_source[each.chosen_source] = by_source.get(each.chosen_source, 0) + 1
+        return Usage(self.limits, self.domain, len(self.connections), by_source, self._turn, self.action.name)
+
+    def _open(self, choice: Choice, now: float) -> None:
         options = ClientOptions(
-            helo=self.action.relay_helo or self._settings.hostname,
-            lmtp=target.lmtp,
-            tls=self._servers.tls_use(target, now),
-            user=self.user,
-            password=self.password,
+            helo=choice.source.helo or self.action.relay_helo or self._settings.hostname,
+            lmtp=choice.target.lmtp,
+            tls=self._network.tls_use(choice.target, now),
+            user=choice.target.user,
+            password=choice.target.password,
         )
-        self._servers.opened(target)
-        self.connections.append(
-            Connection(self._wiring, self, target, options, self.action.name, self.action.relay_pki)
-        )
+        self._turn += 1
+        self.connected_at = now
+        self._network.opened(choice.path, self.domain, now)
+        connection = Connection(self._wiring, self, choice, options, self.action.name, self.helo_names)
+        connection.counted_domain = self.domain
+        self.connections.append(connection)
+        if len(self.targets or ()) > 1:
+            self._wiring.loop.call_later(FALLBACK_SECS, self.pump_soon)
 
     def _mail(self, task: Task) -> Mail:
         job = task.job
@@ -156,7 +215,7 @@ class Pool:
 
     def connection_ready(self, connection: Connection) -> None:
         """A session is set up."""
-        self._servers.worked(connection.target)
+        self._network.worked(connection.path)
         self.pump_soon()
 
     def connection_finished(self, connection: Connection, finished: Finished) -> None:
@@ -166,6 +225,7 @@ class Pool:
         rest: list[Recipient] = []
         answers = finished.answers
         some_taken = any(answer is not None and answer[0] is Status.OK for answer in answers)
+        connection.failures += not some_taken
         for recipient, answer in zip(task.recipients, answers, strict=True):
             if answer is None or (some_taken and _is_too_many(answer)):
                 rest.append(recipient)
@@ -204,13 +264,21 @@ class Pool:
         """A connection is gone; where it never came to a session, its server has failed."""
         now = self._wiring.loop.now()
         self.connections.remove(connection)
-        self._servers.closed(connection.target)
+        self._network.closed(connection.path, connection.counted_domain, now)
         if not connection.established:
             if connection.tls_failed and connection.target.tls == "opportunistic":
-                self._servers.tls_broken(connection.target, now)
-            else:
-                self._servers.failed(connection.target, error or "Connection closed unexpectedly", now)
+                self._network.tls_broken(connection.target, now)
+            elif not self.draining:
+                self._failed(connection, error or "Connection closed unexpectedly", now)
         self.pump_soon()
+
+    def _failed(self, connection: Connection, error: str, now: float) -> None:
+        path = connection.path
+        if self._network.failed(path, error, now) and not self.lmtp:
+            self._wiring.log.info(
+                f"smtp-out: Disabling route {path.source or '[]'} <-> {connection.relay} "
+                f"for {int(path.penalty_ends - now)}s"
+            )
 
     # Once a second.
 
@@ -218,7 +286,7 @@ class Pool:
         """End sessions that nobody needs, and those whose server is silent."""
         for connection in list(self.connections):
             connection.check_deadline(now)
-            if connection.client.idle and now - connection.last_used >= self._settings.keepalive_secs:
+            if connection.client.idle and now - connection.last_used >= self.limits.keepalive_secs:
                 connection.quit()
 
     def drain(self) -> None:

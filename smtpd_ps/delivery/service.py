@@ -19,7 +19,8 @@ from smtpd_ps.delivery.pool import Pool
 from smtpd_ps.delivery.tasks import Task, previous_deliveries, share_fd
 from smtpd_ps.delivery.tls_clients import MakePump
 from smtpd_ps.pure.lmtp_destination import parse_destination
-from smtpd_ps.pure.relay_planner import Servers, targets_of
+from smtpd_ps.pure.relay_network import Network
+from smtpd_ps.pure.relay_planner import targets_of
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
 
@@ -51,7 +52,7 @@ class Delivery:
         self._wiring = Wiring(
             loop, log, self.dials, make_pump, self._next_number, settings.connect_timeout_secs, settings.io_timeout_secs
         )
-        self._servers = Servers(settings.max_connections_per_host)
+        self._network = Network()
         self._pools: dict[Key, Pool] = {}
         self._asked: dict[int, Pool] = {}
         self._asking: set[Pool] = set()
@@ -145,7 +146,7 @@ class Delivery:
         key = (action.name, domain)
         pool = self._pools.get(key)
         if pool is None:
-            pool = Pool(self._wiring, self._settings, action, self._servers, self.outcomes)
+            pool = Pool(self._wiring, self._settings, action, domain, self._network, self.outcomes)
             self._pools[key] = pool
             if action.kind == "lmtp" and (target := parse_destination(action.lmtp_destination)) is not None:
                 pool.route([target], FOREVER)
@@ -167,10 +168,10 @@ class Delivery:
         lmtp = pool.lmtp
         targets = targets_of(message.hosts, "never" if lmtp else pool.action.relay_tls, lmtp)
         if targets:
-            pool.route(targets, self._loop.now() + message.ttl_secs, message.user, message.password)
+            pool.route(targets, self._loop.now() + message.ttl_secs, message)
             return
         if message.temporary and pool.targets:  # go on with what was right a moment ago
-            pool.route(pool.targets, self._loop.now() + message.ttl_secs, pool.user, pool.password)
+            pool.route(pool.targets, self._loop.now() + message.ttl_secs)
             return
         pool.targets = None
         text = message.text or "451 4.4.3 No host to deliver to was found"
@@ -194,7 +195,7 @@ class Delivery:
             if pool.unused and pool.expires < now and pool not in self._asking:
                 del self._pools[key]
         self.agents.sweep(now)
-        self._servers.sweep(now)
+        self._network.sweep(now)
         if self._draining:
             self._check_drained()
         elif self._retired_until:
@@ -260,7 +261,7 @@ class Delivery:
             "mta.connector": len(relays),
             "mta.domain": len({key[1] for key, pool in self._pools.items() if not pool.lmtp}),
             "mta.envelope": busy + sum(len(task.recipients) for pool in relays for task in pool.waiting),
-            "mta.host": len(self._servers),
+            "mta.host": len(self._network.hosts),
             "mta.relay": len(relays),
             "mta.route": sum(len(pool.targets or ()) for pool in relays),
             "mta.session": sessions,

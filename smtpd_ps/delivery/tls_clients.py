@@ -5,30 +5,41 @@ without OpenSSL.
 """
 
 import os
-from collections.abc import Callable
-from typing import Protocol
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
 
 from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
 from smtpd_ps.runtime.signer import Signer
 from smtpd_ps.runtime.stream import Pump, TlsError
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
 
 class MakePump(Protocol):
     """How a connection gets its TLS machine."""
 
-    def __call__(self, pki: str, verify: bool, hostname: str, /) -> Pump:
-        """For a server called `hostname`, with the client certificate of `pki` ("" for none). Raises TlsError."""
+    def __call__(self, action: str, verify: bool, hostname: str, /) -> Pump:
+        """For a server called `hostname`, with certificate, CAs, protocols and ciphers of `action`. Raises TlsError."""
 
 
-def no_tls(_pki: str, _verify: bool, _hostname: str) -> Pump:
+def no_tls(_action: str, _verify: bool, _hostname: str) -> Pump:
     """Where no action relays."""
     raise TlsError("no relay action, so no TLS")
 
 
-def make_pumps(settings: DeliverySettings, certificates: dict[str, bytes], signer: Callable[[], Signer]) -> MakePump:
-    """The pump maker of this process. `certificates` are PEM chains by pki name.
+def make_pumps(
+    settings: DeliverySettings,
+    certificates: dict[str, bytes],
+    signer: Callable[[], Signer],
+    authorities: Mapping[str, bytes] = MappingProxyType({}),
+) -> MakePump:
+    """The pump maker of this process. `certificates` are PEM chains by pki name, `authorities` PEM bundles by ca name.
 
-    Raises runtime.tls_context.PkiError; the daemon must not start then.
+    Actions that ask for the same share a context. Raises runtime.tls_context.PkiError; the daemon
+    must not start then.
     """
     relays = [action for action in settings.actions if action.kind == "relay"]
     if not relays:
@@ -38,13 +49,24 @@ def make_pumps(settings: DeliverySettings, certificates: dict[str, bytes], signe
     used = {action.relay_pki for action in relays}
     chains = [(pki, certificates[pki.name]) for pki in settings.pki if pki.name in used]
     identities = tls_context.install_pki(chains, signer()) if chains else {}
-    contexts = {(name, False): tls_context.client_context(identities.get(name), verify=False) for name in used}
-    verifying = {action.relay_pki for action in relays if _may_verify(action)}
-    for name in verifying:
-        contexts[name, True] = tls_context.client_context(identities.get(name), verify=True)
+    shared: dict[tuple[object, ...], SSLContext] = {}
+    contexts: dict[tuple[str, bool], SSLContext] = {}
+    for action in relays:
+        for verify in (False, True) if _may_verify(action) else (False,):
+            ca = action.relay_ca if verify else ""
+            key = (action.relay_pki, ca, action.relay_protocols, action.relay_ciphers, verify)
+            if key not in shared:
+                shared[key] = tls_context.client_context(
+                    identities.get(action.relay_pki),
+                    verify=verify,
+                    ca_pem=_pem_text(ca, authorities) if ca else "",
+                    ciphers=action.relay_ciphers,
+                    protocols=action.relay_protocols,
+                )
+            contexts[action.name, verify] = shared[key]
 
-    def make(pki: str, verify: bool, hostname: str) -> Pump:
-        context = contexts.get((pki, verify))
+    def make(action: str, verify: bool, hostname: str) -> Pump:
+        context = contexts.get((action, verify))
         if context is None:
             raise TlsError("no context for this use of TLS was made")
         return tls.client_pump(context, hostname or None)
@@ -52,13 +74,20 @@ def make_pumps(settings: DeliverySettings, certificates: dict[str, bytes], signe
     return make
 
 
+def _pem_text(name: str, authorities: Mapping[str, bytes]) -> str:
+    """The certificates of a bundle, without what else stands in it (comments in any encoding)."""
+    marks = rb"-----BEGIN CERTIFICATE-----[\s!-~]*?-----END CERTIFICATE-----"
+    return "\n".join(found.decode() for found in re.findall(marks, authorities[name]))
+
+
 def _may_verify(action: ActionSettings) -> bool:
     """Whether a certificate may have to be verified: by the action, or by a host's URL (smtps, smtp+tls).
 
     What a table holds is not known here, and may change.
     """
-    by_url = any(host.lower().startswith(("smtps:", "smtp+tls:")) for host in action.relay_hosts)
-    return by_url or action.relay_host_table != "" or "verify" in action.relay_tls
+    hosts = (*action.relay_hosts, *action.relay_backup_hosts)
+    by_url = any(host.lower().startswith(("smtps:", "smtp+tls:")) for host in hosts)
+    return by_url or action.relay_host_table + action.relay_domain_table != "" or "verify" in action.relay_tls
 
 
 def read_certificate(fd: int) -> bytes:

@@ -152,7 +152,7 @@ class _Routes:
                 self._tell(Step(1, "note", "", f"{'for now' if route.temporary else 'for good'}: {route.text}"))
             else:
                 for host in route.hosts:
-                    self._tell(Step(1, "host", host.name, _host_text(host, route.user)))
+                    self._tell(Step(1, "host", host.name, _host_text(host, host.user)))
 
 
 def _name_text(name: str, confirmed: bool, told: bool) -> str:

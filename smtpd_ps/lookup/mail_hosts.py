@@ -27,6 +27,7 @@ class MailHosts:
     hosts: tuple[RouteHost, ...] = ()
     temporary: bool = False
     text: str = ""
+    preferences: tuple[tuple[str, int], ...] = ()  # of all exchangers, also of those that have no address
 
 
 Done = Callable[[MailHosts], None]
@@ -89,6 +90,7 @@ class _Gathering:
     def __init__(self, exchangers: list[Mx], expires: float, done: Done) -> None:
         self._exchangers, self._expires, self._done = exchangers, expires, done
         self._found: dict[int, HostAddresses] = {}
+        self._preferences = tuple((mx.exchange.lower(), mx.preference) for mx in exchangers)
 
     def start(self, book: AddressBook) -> None:
         for at, mx in enumerate(self._exchangers):
@@ -106,7 +108,7 @@ class _Gathering:
                 hosts.append(RouteHost(mx.exchange, host.addresses, SMTP_PORT, mx.preference))
                 expires = min(expires, host.expires)
         if hosts:
-            self._done(MailHosts(expires, tuple(hosts)))
+            self._done(MailHosts(expires, tuple(hosts), preferences=self._preferences))
         else:
             expires = min(expires, *(host.expires for host in self._found.values()))
             self._done(MailHosts(expires, (), True, "No MX found for domain"))

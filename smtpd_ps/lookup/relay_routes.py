@@ -3,24 +3,27 @@
 Runs in lookup, which alone holds the credentials of smarthosts.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import assert_never
 
 from smtpd_ps.contract.messages import Route, RouteQuery
 from smtpd_ps.contract.settings import ActionSettings
-from smtpd_ps.contract.values import RouteHost, TlsUse
+from smtpd_ps.contract.values import RouteHost, RouteSource, TlsUse
 from smtpd_ps.lookup.addresses import AddressBook, HostAddresses
 from smtpd_ps.lookup.mail_hosts import MailExchangers, MailHosts
 from smtpd_ps.lookup.resolver import Status
 from smtpd_ps.pure.relay_url import Protocol, RelayUrl, parse_host_port, parse_relay_url
 from smtpd_ps.pure.table import Table
-from smtpd_ps.pure.table_values import split_credentials
+from smtpd_ps.pure.table_values import parse_address, split_credentials
 from smtpd_ps.runtime.loop import Loop
 
 MIN_TTL_SECS = 1  # a TTL of 0 would ask for every message
 MAX_TTL_SECS = 3600
 TABLES_TTL_SECS = 60  # so that a table that is read again soon counts
+MAX_SOURCES = 256
+MAX_HELO_NAMES = 1024
 FAILURE_TTL_SECS = 10  # how long delivery may remember that we could not say
 
 Done = Callable[[Route], None]
@@ -51,28 +54,50 @@ class _RelayAction:
 
     def __init__(self, settings: ActionSettings, tables: Mapping[str, Table]) -> None:
         self.name = settings.name
+        self.settings = settings
         self.by_host = settings.kind == "lmtp" or settings.by_host
         self.urls = tuple(parse_relay_url(text) for text in settings.relay_hosts)
+        self.backup_urls = tuple(parse_relay_url(text) for text in settings.relay_backup_hosts)
         if settings.kind == "lmtp":
             self.urls = (RelayUrl("lmtp", "", *parse_host_port(settings.lmtp_destination, 0)),)
-        self._auth_table, self._host_table = settings.relay_auth_table, settings.relay_host_table
         self.turn = 0  # round robin over the list, not failover
         self.use(tables)
 
     @property
     def from_table(self) -> bool:
-        """Whether the hosts may change while the daemon runs."""
-        return self._host_table != ""
+        """Whether the answer may change while the daemon runs."""
+        chosen = self.settings
+        return any(
+            (chosen.relay_host_table, chosen.relay_domain_table, chosen.relay_src_table, chosen.relay_helo_table)
+        )
 
     def use(self, tables: Mapping[str, Table]) -> None:
-        """Take hosts and credentials from these tables. Raises KeyError, RelayUrlError."""
-        self.credentials = tables.get(self._auth_table)
-        if self._host_table:
-            self.urls = tuple(parse_relay_url(text) for text in tables[self._host_table].entries)
+        """Take hosts, credentials, sources and names from these tables. Raises KeyError, ValueError."""
+        chosen = self.settings
+        self.credentials = tables.get(chosen.relay_auth_table)
+        if chosen.relay_host_table:
+            self.urls = tuple(parse_relay_url(text) for text in tables[chosen.relay_host_table].entries)
+        self.domains: Mapping[str, str] | None = None
+        if chosen.relay_domain_table:
+            self.domains = tables[chosen.relay_domain_table].entries
+        names: dict[str, str] = {}
+        if chosen.relay_helo_table:
+            entries = tables[chosen.relay_helo_table].entries
+            names = {parse_address(key): value for key, value in entries.items()}
+        self.sources: tuple[RouteSource, ...] = ()
+        self.unnamed = ""  # a source that has no name in the table, where no source has one
+        self.helo_names: tuple[RouteSource, ...] | None = None
+        if chosen.relay_src_table:
+            addresses = tuple(dict.fromkeys(parse_address(key) for key in tables[chosen.relay_src_table].entries))
+            named = (RouteSource(each, names.get(each, "")) for each in addresses)
+            self.sources = tuple(each for each in named if each.helo or not chosen.relay_helo_table)[:MAX_SOURCES]
+            self.unnamed = "" if self.sources else addresses[0] if addresses else "none"
+        elif chosen.relay_helo_table:
+            self.helo_names = tuple(RouteSource(*pair) for pair in itertools.islice(names.items(), MAX_HELO_NAMES))
 
 
 class RelayRoutes:
-    """Answers delivery. Raises RelayUrlError at construction for a bad URL."""
+    """Answers delivery. Raises ValueError (RelayUrlError) at construction for a bad entry."""
 
     def __init__(
         self,
@@ -99,41 +124,96 @@ class RelayRoutes:
         action = self._actions.get(query.action)
         if action is None:
             self._warn(f"route asked for action {query.action}, which relays nothing")
-            done(Route(query.query, (), FAILURE_TTL_SECS, True, "No route for this action"))
+            done(_no_route(query.query, "No route for this action"))
+        elif action.unnamed:
+            self._warn(f"action {action.name}: no usable source address ({action.unnamed} has no name in helo-src)")
+            done(_no_route(query.query, "Could not retrieve source address or its helo name"))
+        elif action.domains is not None:
+            text = action.domains.get(query.domain.lower())
+            if text is None:  # as in OpenSMTPD: the mail waits for an entry
+                done(_no_route(query.query, f"Cannot retrieve smarthost: no entry for {query.domain}"))
+            else:
+                _Hosts(self, query.query, action, (parse_relay_url(text),), done).start(self._book)
         elif action.urls:
             url = action.urls[action.turn % len(action.urls)]
             action.turn += not only_asking
-            self._book.resolve(url.host, partial(self._host, query.query, action, url, done))
+            _Hosts(self, query.query, action, (url, *action.backup_urls), done).start(self._book)
         elif action.by_host:
-            done(Route(query.query, (), FAILURE_TTL_SECS, True, f"No host in the table of action {action.name}"))
+            done(_no_route(query.query, f"No host in the table of action {action.name}"))
         else:
-            self._exchangers.find(query.domain, partial(self._by_mx, query.query, done))
+            self._exchangers.find(query.domain, partial(self._by_mx, query.query, action, done))
 
-    def _ttl(self, expires: float) -> int:
-        return int(min(max(expires - self._loop.now(), MIN_TTL_SECS), MAX_TTL_SECS))
+    def ttl_secs(self, action: _RelayAction, expires: float) -> int:
+        """How long delivery may remember an answer that holds until `expires`."""
+        most = TABLES_TTL_SECS if action.from_table else MAX_TTL_SECS
+        return int(min(max(expires - self._loop.now(), MIN_TTL_SECS), most))
 
-    def _by_mx(self, number: int, done: Done, found: MailHosts) -> None:
-        ttl_secs = FAILURE_TTL_SECS if found.temporary else self._ttl(found.expires)
-        done(Route(number, found.hosts, ttl_secs, found.temporary, found.text))
+    def credentials(self, action: _RelayAction, url: RelayUrl) -> tuple[str, str] | None:
+        """User and password for the URL's label, both "" without one; None, which is logged, where there are none."""
+        if not url.label:
+            return "", ""
+        value = action.credentials.get(url.label) if action.credentials else None
+        found = split_credentials(url.label, value) if value is not None else None
+        if found is None:
+            self._warn(f"action {action.name}: no usable credentials for label {url.label}")
+        return found
 
-    def _host(self, number: int, action: _RelayAction, url: RelayUrl, done: Done, found: HostAddresses) -> None:
-        if found.status is not Status.FOUND:
-            # A smarthost that does not exist is our own mistake: the mail waits (QUIRKS 39).
-            text = "Temporary failure in address lookup" if found.status is Status.TEMPORARY else "Host not found"
-            done(Route(number, (), FAILURE_TTL_SECS, True, f"{text}: {url.host}"))
+    def _by_mx(self, number: int, action: _RelayAction, done: Done, found: MailHosts) -> None:
+        ttl_secs = FAILURE_TTL_SECS if found.temporary else self.ttl_secs(action, found.expires)
+        hosts, temporary, text = found.hosts, found.temporary, found.text
+        own = next((level for name, level in found.preferences if name == action.settings.relay_backup), None)
+        if own is not None:
+            # What is not preferred to us would send the mail back to us (RFC 5321 5.1); all without our name are used.
+            hosts = tuple(host for host in hosts if host.preference < own)
+            if not hosts:
+                temporary, text = True, "No MX found for destination: this host is the most preferred one"
+        done(Route(number, hosts, ttl_secs, temporary, text, action.sources, action.helo_names))
+
+
+def _no_route(number: int, text: str) -> Route:
+    """Our own mistake: the mail waits (QUIRKS 39, 45)."""
+    return Route(number, (), FAILURE_TTL_SECS, True, text)
+
+
+class _Hosts:
+    """Waits for the addresses of a host and of those that stand in for it, in their order."""
+
+    def __init__(
+        self, routes: RelayRoutes, number: int, action: _RelayAction, urls: tuple[RelayUrl, ...], done: Done
+    ) -> None:
+        self._routes, self._number, self._action, self._urls, self._done = routes, number, action, urls, done
+        self._found: dict[int, HostAddresses] = {}
+
+    def start(self, book: AddressBook) -> None:
+        for at, url in enumerate(self._urls):
+            book.resolve(url.host, partial(self._resolved, at))
+
+    def _resolved(self, at: int, found: HostAddresses) -> None:
+        self._found[at] = found
+        if len(self._found) == len(self._urls):
+            self._finish()
+
+    def _finish(self) -> None:
+        action, routes = self._action, self._routes
+        hosts: list[RouteHost] = []
+        faults: list[str] = []
+        expires = float("inf")
+        for at, url in enumerate(self._urls):
+            found = self._found[at]
+            if found.status is not Status.FOUND:
+                temporary = found.status is Status.TEMPORARY
+                faults.append(f"{'Temporary failure in address lookup' if temporary else 'Host not found'}: {url.host}")
+            elif (login := routes.credentials(action, url)) is None:
+                faults.append(f"No credentials for {url.host}")
+            else:
+                expires = min(expires, found.expires)
+                lmtp = url.protocol == "lmtp"
+                hosts.append(RouteHost(url.host, found.addresses, url.port, at, tls_use(url.protocol), lmtp, *login))
+        if not hosts:
+            self._done(_no_route(self._number, faults[0]))
             return
-        user = password = ""
-        if url.label:
-            value = action.credentials.get(url.label) if action.credentials else None
-            credentials = split_credentials(url.label, value) if value is not None else None
-            if credentials is None:
-                self._warn(f"action {action.name}: no usable credentials for label {url.label}")
-                done(Route(number, (), FAILURE_TTL_SECS, True, f"No credentials for {url.host}"))
-                return
-            user, password = credentials
-        host = RouteHost(url.host, found.addresses, url.port, 0, tls_use(url.protocol), url.protocol == "lmtp")
         # With several hosts the next question gets the next one.
-        ttl_secs = self._ttl(found.expires) if len(action.urls) == 1 else MIN_TTL_SECS
-        if url.label or action.from_table:
+        ttl_secs = routes.ttl_secs(action, expires) if len(action.urls) <= 1 else MIN_TTL_SECS
+        if faults or any(url.label for url in self._urls):
             ttl_secs = min(ttl_secs, TABLES_TTL_SECS)
-        done(Route(number, (host,), ttl_secs, False, "", user, password))
+        self._done(Route(self._number, tuple(hosts), ttl_secs, False, "", action.sources, action.helo_names))

@@ -3,7 +3,7 @@
 Pure; runs in delivery; parses an argument of smtpd.conf that the configuration has checked.
 """
 
-from smtpd_ps.pure.relay_planner import Target
+from smtpd_ps.pure.relay_network import Target
 from smtpd_ps.pure.relay_url import as_address, parse_host_port
 
 

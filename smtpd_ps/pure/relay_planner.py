@@ -1,146 +1,139 @@
-"""Which server to connect to next, for mail that waits: preferences, limits, penalties.
+"""Which host to connect to next, and from where, for mail that waits: preferences and limits.
 
-Pure; runs in delivery; the clock is handed in. A route's targets are tried in the order of their
-preference, those of one preference by fewest connections; one that failed is left alone for a
-while that doubles each time. Nothing here delays a healthy route (QUIRKS "Limits and timers").
+Pure; runs in delivery; the clock is handed in. A relay's targets are tried in the order of their
+preference, those of one preference by fewest connections; the next preference only when all routes
+of the better ones are disabled (pure/relay_network), not when they are busy.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
-from smtpd_ps.contract.values import RouteHost, TlsUse
+from smtpd_ps.contract.settings import MtaLimits
+from smtpd_ps.contract.values import RouteHost, RouteSource, TlsUse
+from smtpd_ps.pure.relay_network import Network, Path, Target
 
-FIRST_PENALTY_SECS = 2.0
-MAX_PENALTY_SECS = 30.0
-PLAIN_SECS = 3600.0  # how long a host whose TLS is broken is talked to in plain text
+KERNEL_CHOOSES = (RouteSource(""),)
+MISMATCH = "Address family mismatch on destination MXs"
+BLOCKED = "All routes to destination blocked"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One address to connect to."""
+class Usage:
+    """What one relay may use, and what it uses now."""
 
-    name: str
-    address: str
-    port: int
-    preference: int = 0
-    tls: TlsUse = "opportunistic"
-    lmtp: bool = False
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What limits and penalties are counted by."""
-        return self.address, self.port
+    limits: MtaLimits
+    domain: str = ""  # whose connections are counted together
+    connections: int = 0
+    by_source: Mapping[str, int] = field(default_factory=dict)  # OpenSMTPD's connectors
+    turn: int = 0  # of its sources
+    action: str = ""
+    blocked: AbstractSet[str] = frozenset()  # sources
 
 
-class Server:
-    """What is known of one address and port."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Connect to `target` from `source`."""
 
-    __slots__ = ("connections", "error", "failures", "plain_until", "retry_at")
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.failures = 0  # in a row
-        self.retry_at = 0.0
-        self.plain_until = 0.0
-        self.error = ""
-
-
-class Servers:
-    """Every server in use, shared by all routes. Those without news to keep are forgotten."""
-
-    def __init__(self, max_connections: int) -> None:
-        self.max_connections = max_connections
-        self._servers: dict[tuple[str, int], Server] = {}
-
-    def get(self, target: Target) -> Server:
-        """The record of `target`, made when it is new."""
-        return self._servers.setdefault(target.key, Server())
-
-    def __len__(self) -> int:
-        return len(self._servers)
-
-    def opened(self, target: Target) -> None:
-        """A connection is being made."""
-        self.get(target).connections += 1
-
-    def closed(self, target: Target) -> None:
-        """A connection has ended, however."""
-        self.get(target).connections -= 1
-
-    def worked(self, target: Target) -> None:
-        """A session was set up."""
-        server = self.get(target)
-        server.failures, server.retry_at, server.error = 0, 0.0, ""
-
-    def failed(self, target: Target, error: str, now: float) -> None:
-        """No session came about."""
-        server = self.get(target)
-        server.error = error
-        if server.retry_at > now:
-            return  # several connections that fail at once are one failure
-        server.retry_at = now + min(FIRST_PENALTY_SECS * 2**server.failures, MAX_PENALTY_SECS)
-        server.failures = min(server.failures + 1, 16)
-
-    def tls_broken(self, target: Target, now: float) -> None:
-        """The handshake failed: where TLS is optional, do without for a while."""
-        self.get(target).plain_until = now + PLAIN_SECS
-
-    def tls_use(self, target: Target, now: float) -> TlsUse:
-        """What TLS to use on the next connection to `target`."""
-        if target.tls == "opportunistic" and self.get(target).plain_until > now:
-            return "never"
-        return target.tls
-
-    def sweep(self, now: float) -> None:
-        """Forget servers of which nothing is to be remembered."""
-        idle = [
-            key
-            for key, s in self._servers.items()
-            if not s.connections and (not s.failures or s.retry_at + MAX_PENALTY_SECS < now) and s.plain_until < now
-        ]
-        for key in idle:
-            del self._servers[key]
+    target: Target
+    source: RouteSource
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Every server that may be tried has as many connections as it may have."""
+    """Every server that may be tried has as many connections as it may have. `limits`: in OpenSMTPD's words."""
+
+    limits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """Every server has failed of late; `text` is what the last one said."""
+    """No route is left; `text` is what the last one said."""
 
     text: str
 
 
-def choose(targets: Sequence[Target], servers: Servers, now: float) -> Target | Wait | Exhausted:
-    """The server to connect to next."""
-    best: tuple[int, int, int] | None = None
-    chosen: Target | None = None
-    full = False
+def choose(
+    targets: Sequence[Target], sources: Sequence[RouteSource], network: Network, usage: Usage, now: float
+) -> Choice | Wait | Exhausted:
+    """The connection to make next."""
+    limits = usage.limits
+    if usage.connections >= limits.max_connections_per_relay:
+        return Wait(frozenset(("RELAY",)))
+    if network.domains.get(usage.domain, 0) >= limits.max_connections_per_domain:
+        return Wait(frozenset(("DOMAIN",)))
     errors: list[tuple[float, str]] = []
-    for order, target in enumerate(targets):
-        server = servers.get(target)
-        if server.retry_at > now:
-            errors.append((server.retry_at, f"{server.error} ({target.address})"))
-        elif server.connections >= servers.max_connections:
-            full = True
-        else:
-            rank = (target.preference, server.connections, order)
-            if best is None or rank < best:
-                best, chosen = rank, target
-    if chosen is not None:
-        return chosen
-    if full:
-        return Wait()
-    return Exhausted(max(errors)[1] if errors else "no host to try")
+    for preference in sorted({target.preference for target in targets}):
+        level = [target for target in targets if target.preference == preference]
+        chosen = _best(level, sources or KERNEL_CHOOSES, network, usage, now, errors)
+        if chosen is not None:
+            return chosen
+    return Exhausted(max(errors)[1] if errors else "No MX found for destination")
+
+
+def _best(
+    level: Sequence[Target],
+    sources: Sequence[RouteSource],
+    network: Network,
+    usage: Usage,
+    now: float,
+    errors: list[tuple[float, str]],
+) -> Choice | Wait | None:
+    """The best of one preference; None where all are disabled, with why in `errors`."""
+    limits = usage.limits
+    best: tuple[int, int, int] | None = None
+    chosen: Choice | None = None
+    full: set[str] = set()
+    for order, target in enumerate(level):
+        family = 6 if ":" in target.address else 4
+        fitting = [at for at, source in enumerate(sources) if _fits(source, target, family)]
+        if not fitting or limits.family not in (0, family):
+            errors.append((float("-inf"), MISMATCH))
+            continue
+        host = network.host(target)
+        if host.connections >= limits.max_connections_per_host:
+            full.add("HOST")
+            continue
+        for at in fitting:
+            source = sources[at]
+            if source.address in usage.blocked:
+                errors.append((float("-inf"), BLOCKED))
+                continue
+            path = network.path(source.address, target, now, usage.action)
+            if path.disabled:
+                errors.append((path.failed_at, f"{path.error} ({target.address})"))
+            elif path.connections >= limits.max_connections_per_route:
+                full.add("ROUTE")
+            elif network.sources.get(source.address, 0) >= limits.max_connections_per_source:
+                full.add("SOURCE")
+            elif usage.by_source.get(source.address, 0) >= limits.max_connections_per_connector:
+                full.add("CONN")
+            else:
+                rank = (host.connections, order, (at - usage.turn) % len(sources))
+                if best is None or rank < best:
+                    best, chosen = rank, Choice(target, source, path)
+    return chosen or (Wait(frozenset(full)) if full else None)
+
+
+def _fits(source: RouteSource, target: Target, family: int) -> bool:
+    """Whether one can connect from `source`; a Unix socket has none."""
+    return not source.address or (6 if ":" in source.address else 4) == family or target.address.startswith("/")
 
 
 def targets_of(hosts: Sequence[RouteHost], action_tls: TlsUse, lmtp: bool = False) -> tuple[Target, ...]:
     """The addresses of `hosts`, in the order given, with the TLS that action and URL ask for."""
     return tuple(
-        Target(host.name, address, host.port, host.preference, combined_tls(action_tls, host.tls), lmtp or host.lmtp)
+        Target(
+            host.name,
+            address,
+            host.port,
+            host.preference,
+            combined_tls(action_tls, host.tls),
+            lmtp or host.lmtp,
+            host.user,
+            host.password,
+        )
         for host in hosts
         for address in host.addresses
     )

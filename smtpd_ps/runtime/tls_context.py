@@ -13,12 +13,12 @@ Once confined there is no file to load: a context made then would silently trust
 import os
 import ssl
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smtpd_ps.contract.settings import PkiSettings
+from smtpd_ps.contract.settings import PkiSettings, TlsVersion
 from smtpd_ps.osdep import libcrypto
 from smtpd_ps.pure import certificate as x509
 from smtpd_ps.pure.decoy_key import decoy_pem
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import tempfile
 
 _SELF_TEST_ROUNDS = 10
+_VERSIONS: Mapping[TlsVersion, ssl.TLSVersion] = {
+    "TLSv1.2": ssl.TLSVersion.TLSv1_2,
+    "TLSv1.3": ssl.TLSVersion.TLSv1_3,
+}
 
 
 class PkiError(Exception):
@@ -120,7 +124,7 @@ def server_context(identities: Sequence[Identity], ciphers: str = "") -> ssl.SSL
 
 def _server_context(identity: Identity, ciphers: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _restrict(context, ciphers)
+    _restrict(context, ciphers, "!kRSA:!aNULL")  # keys decrypts nothing, so no RSA key exchange
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_SINGLE_ECDH_USE
     context.num_tickets = 1
     identity.load_into(context)
@@ -128,16 +132,23 @@ def _server_context(identity: Identity, ciphers: str) -> ssl.SSLContext:
 
 
 def client_context(
-    identity: Identity | None = None, *, verify: bool, ca_pem: str = "", ciphers: str = ""
+    identity: Identity | None = None,
+    *,
+    verify: bool,
+    ca_pem: str = "",
+    ciphers: str = "",
+    protocols: Sequence[TlsVersion] = (),
 ) -> ssl.SSLContext:
     """For a relay: TLS 1.2 and later, with a client certificate if `identity` is given.
 
     With `verify` the server must prove the host name given to client_pump, to a CA of `ca_pem` (PEM
-    text) or else of the system (some MiB: make one context and keep it). Raises PkiError, also when
-    the system has no CA at all.
+    text) or else of the system (some MiB: make one context and keep it). `protocols` are all that
+    smtpd_ps speaks where none is given. Raises PkiError, also when the system has no CA at all.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _restrict(context, ciphers)
+    _restrict(context, ciphers, "!aNULL")
+    if protocols:
+        context.minimum_version, context.maximum_version = _VERSIONS[protocols[0]], _VERSIONS[protocols[-1]]
     if identity is not None:
         identity.load_into(context)
     if not verify:
@@ -166,12 +177,12 @@ def _load_system_cas(context: ssl.SSLContext) -> None:
         context.load_verify_locations(path)
 
 
-def _restrict(context: ssl.SSLContext, ciphers: str) -> None:
+def _restrict(context: ssl.SSLContext, ciphers: str, never: str) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if ciphers:
         try:
-            context.set_ciphers(f"{ciphers}:!kRSA:!aNULL")  # keys decrypts nothing, so no RSA key exchange
+            context.set_ciphers(f"{ciphers}:{never}")
         except ssl.SSLError:
             raise PkiError(f"no cipher in {ciphers!r}") from None
 

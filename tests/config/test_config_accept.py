@@ -90,7 +90,7 @@ def test_tuned_benchmark_configurations(load_text, kind: str) -> None:
     assert (options.max_mails, options.max_inflight) == (100_000, 20_000)
     assert (options.max_connections_per_host, options.max_connections_per_route) == (20, 20)
     assert options.max_mails_per_connection == 1000
-    names = ["mta limit max-conn-per-relay", "mta limit task-hiwat", "mta limit task-lowat",
+    names = ["mta limit task-hiwat", "mta limit task-lowat",
              "mta limit task-release", "mda limit max-session-per-user"]  # fmt: skip
     assert [problem.text for problem in conf.warnings] == [
         f"{name} has no effect here: smtpd_ps has no such throttle" for name in names
@@ -180,6 +180,18 @@ def test_the_socket_is_always_listened_on(load_text) -> None:
         ("relay host { mx1, mx2 }", Relay(("mx1", "mx2"))),
         ("relay host lmtp://mx:24", Relay(("lmtp://mx:24",))),
         ("relay host { mx1, smtps://mx2, lmtp://mx3:24 }", Relay(("mx1", "smtps://mx2", "lmtp://mx3:24"))),
+        ("relay host mx1 backup host { mx2, smtps://mx3 }", Relay(("mx1",), backup_hosts=("mx2", "smtps://mx3"))),
+        ("relay backup", Relay(backup="mail.example.org")),
+        ("relay backup mx Mx2.example", Relay(backup="mx2.example")),
+        ("relay domain <secrets>", Relay(domain_table="secrets")),
+        ("relay domain <secrets> auth <secrets>", Relay(auth_table="secrets", domain_table="secrets")),
+        ('relay ca Roots tls\nca roots cert "/r"', Relay(tls="require-verify", ca="roots")),
+        ("relay protocols tlsv1.3", Relay(protocols=("TLSv1.3",))),
+        ('relay protocols "all:!tlsv1.3"', Relay(protocols=("TLSv1.2",))),
+        ("relay protocols default", Relay(protocols=("TLSv1.2", "TLSv1.3"))),
+        ('relay ciphers "ECDHE+AESGCM"', Relay(ciphers="ECDHE+AESGCM")),
+        ("relay src <secrets>", Relay(src_table="secrets")),
+        ("relay helo-src <secrets>", Relay(helo_table="secrets")),
         ("relay host <smarthosts>", Relay(("smtp://A.example", "smtp://b.example"))),
         ("relay host <relays> auth <secrets>", Relay(auth_table="secrets", host_table="relays")),
         ("relay host smtps://Bob@mx auth <secrets>", Relay(("smtps://Bob@mx",), auth_table="secrets")),
@@ -353,13 +365,24 @@ def test_include(load_text) -> None:
     assert load_text(text, files=files).listeners[0].addresses == ("127.0.0.1", "::1")
 
 
-def test_a_ca_is_read_and_warned_about(load_text) -> None:
-    """A ca may be declared; nothing can name it yet, which is said."""
-    conf = load_text('ca roots cert "/etc/ssl/roots.pem"\n' + RULE)
+def test_a_ca_is_read(load_text) -> None:
+    """A ca is declared by its name in lower case."""
+    conf = load_text('ca Roots cert "/etc/ssl/roots.pem"\n' + RULE)
     assert conf.authorities["roots"].cert_path == "/etc/ssl/roots.pem"
-    assert [problem.text for problem in conf.warnings] == [
-        'ca "roots" has no effect yet: neither listen nor relay can name it'
-    ]
+    assert conf.warnings == ()
+
+
+def test_sources_and_names_in_place(load_text) -> None:
+    """Addresses of either family, in brackets too, and a name for each."""
+    conf = load_text(
+        'action a relay src { "192.0.2.9", "[2001:db8::1]", "[IPv6:2001:db8::2]" } '
+        'helo-src { "192.0.2.9" = out.example, "[2001:db8::1]" = "[192.0.2.9]" }\nmatch for any action a\n'
+    )
+    method = conf.actions["a"].method
+    assert isinstance(method, Relay)
+    assert [key for key, _value in conf.tables[method.src_table].entries] == [
+        "192.0.2.9", "[2001:db8::1]", "[IPv6:2001:db8::2]"]  # fmt: skip
+    assert len(conf.tables[method.helo_table].entries) == 2
 
 
 def test_auth_that_no_label_uses(load_text) -> None:

@@ -101,8 +101,8 @@ def test_delivery_slice(slices) -> None:
     assert (actions["hosts"].relay_hosts, actions["hosts"].relay_helo) == (("mx1", "mx2"), "me.example.org")
     assert (actions["host"].relay_tls, actions["host"].relay_auth_table) == ("opportunistic", "labels")
     assert delivery.pki == (PkiSettings("out", "/out.crt", "/out.key"),)
-    assert (delivery.max_connections_per_host, delivery.max_connections_per_route) == (3, 2)
-    assert (delivery.max_mails_per_connection, delivery.keepalive_secs, delivery.max_agents) == (11, 12, 13)
+    assert (delivery.mta.max_connections_per_host, delivery.mta.max_connections_per_route) == (3, 2)
+    assert (delivery.mta.max_mails_per_connection, delivery.mta.keepalive_secs, delivery.max_agents) == (11, 12, 13)
 
 
 def test_keys_and_control_slices(slices) -> None:

@@ -13,7 +13,9 @@ from smtpd_ps.config.print import print_configuration
 from smtpd_ps.config.print_words import delay, values, word
 from smtpd_ps.config.tokens import KEYWORDS, Kind
 
-_TABLE_FIELDS = ("table", "auth_table", "alias_table", "virtual_table")
+_TABLE_FIELDS = (
+    "table", "auth_table", "alias_table", "virtual_table", "src_table", "helo_table", "domain_table",
+)  # fmt: skip
 
 
 def meaning(conf: Configuration) -> Any:
@@ -55,7 +57,8 @@ def test_what_is_printed_means_the_same(load_text, text: str) -> None:
 # fmt: off
 EXPECTED = """\
 smtp limit max-mails 100 max-rcpt 1000 processes 1
-mta limit processes 1 max-conn-per-host 10 max-conn-per-route 5 session-mail-max 100 session-keepalive 10
+mta limit processes 1 max-conn-per-host 10 max-conn-per-route 5 max-conn-per-source 100 max-conn-per-connector 20 \
+max-conn-per-relay 100 max-conn-per-domain 100 session-mail-max 100 session-keepalive 10 max-failures-per-session 25
 mda limit max-session 50
 scheduler limit max-inflight 5000
 smtp max-message-size 36700160

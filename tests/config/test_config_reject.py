@@ -125,6 +125,7 @@ LISTEN = [
     *[(f"listen on socket {word}", f"1: {word} is not supported yet") for word in ("mask-src", "no-dsn")],
 ]  # fmt: skip
 
+RELAY = "auth, backup, ca, ciphers, domain, helo, helo-src, host, mail-from, pki, protocols, src, tls, ttl"
 ACTION = [
     ("action", "1: expected the name of an action, found the end of the line"),
     ("action relay relay",
@@ -171,11 +172,11 @@ ACTION = [
     ('action a maildir "~/../x"', '1: the path of a maildir may not lead upwards: "~/../x"'),
     ("action a relay host <map>", '4: host needs a list such as { a, b }, but table "map" is a mapping'),
     ("action a relay host smtp+notls://mx1 tls", "1: tls and a host with smtp+notls:// contradict each other"),
-    ("action a relay auth <file> host smtps://b@mx1", "4: auth must come after host"),
-    ("action a relay auth <file>", "4: auth must come after host"),
+    ("action a relay auth <file> host smtps://b@mx1", "4: auth must come after host or domain"),
+    ("action a relay auth <file>", "4: auth must come after host or domain"),
     ("action a relay tls tls", "1: tls is already given for this action"),
     ("action a relay tls no-verfy",
-     '1: expected an option of relay (auth, helo, host, mail-from, pki, tls, ttl) or the end of the line, '
+     f'1: expected an option of relay ({RELAY}) or the end of the line, '
      'found "no-verfy"'),
     ("action a relay pki q", '1: no pki is declared with the name "q"'),
     ("action a relay mail-from bob", '1: the sender must be user@domain or "@domain": "bob"'),
@@ -183,10 +184,42 @@ ACTION = [
     ("action a relay mail-from a@b mail-from c@d", "1: mail-from is already given for this action"),
     ("action a relay helo a_b..c", '1: the helo name must be a host name or an address in brackets: "a_b..c"'),
     ("action a relay user bob",
-     '1: expected an option of relay (auth, helo, host, mail-from, pki, tls, ttl) or the end of the line, '
+     f'1: expected an option of relay ({RELAY}) or the end of the line, '
      'found the keyword "user"'),
     *[(f"action a relay {word}", f"1: {word} is not supported yet")
-      for word in ("backup", "ca", "ciphers", "domain", "filter", "helo-src", "protocols", "src", "srs")],
+      for word in ("filter", "srs")],
+    ("action a relay backup host b", "1: backup host must come after host"),
+    ("action a relay backup host b host a", "1: backup host must come after host"),
+    ("action a relay host a backup host <file>", "4: backup host needs its list in smtpd.conf"),
+    ("action a relay host a backup host <map>",
+     '4: backup host needs a list such as { a, b }, but table "map" is a mapping'),
+    ("action a relay host a backup host lmtp://b", '1: "lmtp://b": lmtp:// needs a port'),
+    ("action a relay host a backup host smtps://l@b", "1: a host with a label needs auth, the table of credentials"),
+    ("action a relay host a tls backup host smtp+notls://b",
+     "1: tls and a host with smtp+notls:// contradict each other"),
+    ("action a relay host a backup", "1: host, domain and backup exclude each other"),
+    ("action a relay backup mx m host a", "1: host, domain and backup exclude each other"),
+    ("action a relay domain <map> host a", "4: host, domain and backup exclude each other"),
+    ("action a relay host a domain <map>", "4: host, domain and backup exclude each other"),
+    ("action a relay backup domain <map>", "4: host, domain and backup exclude each other"),
+    ("action a relay backup backup", "1: backup is already given for this action"),
+    ("action a relay backup mx a..b", '1: the name of an MX must be a host name: "a..b"'),
+    ("action a relay backup mx", "1: expected the name of an MX, found the end of the line"),
+    ("action a relay domain x", "1: domain needs a mapping such as { key = value }, but these values are a list"),
+    ('action a relay domain { "x.example" = "smtp://" }', "1: \"smtp://\": the host name is missing"),
+    ('action a relay domain { "x.example" = "smtps://l@m" }',
+     "1: a host with a label needs auth, the table of credentials"),
+    ("action a relay ca q", '1: no ca is declared with the name "q"'),
+    ("action a relay protocols SSLv3",
+     '1: unknown protocol "SSLv3", expected TLSv1.2, TLSv1.3, default or all'),
+    ("action a relay protocols TLSv1.1", '1: "TLSv1.1" leaves neither TLSv1.2 nor TLSv1.3'),
+    ("action a relay protocols", "1: expected versions of TLS, found the end of the line"),
+    ('action a relay ciphers "a;b"', '1: a list of ciphers is of the form of openssl-ciphers(1): "a;b"'),
+    ("action a relay src mx.example", '1: expected an IP address, found "mx.example"'),
+    ('action a relay src "fe80::1%eth0"', '1: expected an IP address, found "fe80::1%eth0"'),
+    ("action a relay helo-src x", "1: helo-src needs a mapping such as { key = value }, but these values are a list"),
+    ('action a relay helo-src { "192.0.2.1" = "a b" }', '1: expected a host name, found "a b"'),
+    ("action a relay helo-src { out = mx.example }", '1: expected an IP address, found "out"'),
 ]  # fmt: skip
 
 WORDS = "from, for, auth, helo, mail-from, rcpt-to, tag, tls"

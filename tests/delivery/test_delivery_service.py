@@ -7,7 +7,7 @@ import pytest
 from delivery_bench import BODY, SEND, Bench, host, relay
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import ActionSettings
+from smtpd_ps.contract.settings import ActionSettings, MtaLimits
 from smtpd_ps.contract.values import Dsn, Job, Process, Recipient, RouteHost, Status
 from smtpd_ps.runtime.channel import Channel
 
@@ -495,7 +495,8 @@ def test_connections_end_after_their_number_of_mails(sinks):
     """max_mails_per_connection, then a new connection for the rest."""
     sink = sinks()
     bench = Bench(
-        ActionSettings("send", "relay", relay_hosts=("x",)), max_mails_per_connection=10, max_connections_per_route=1
+        ActionSettings("send", "relay", relay_hosts=("x",)),
+        mta=MtaLimits(max_mails_per_connection=10, max_connections_per_route=1),
     )
     bench.delivery.deliver(m.Deliver(tuple(bench.job("x@d.test", number=n) for n in range(1, 36))))
     bench.route(host(sink))

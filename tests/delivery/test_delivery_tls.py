@@ -33,7 +33,7 @@ def deliver(certificate):
     """Deliver one message to a TLS sink; its sink and its result."""
     context, ca_pem = certificate
 
-    def trusting(_pki: str, verify: bool, hostname: str):
+    def trusting(_action: str, verify: bool, hostname: str):
         """As make_pumps does, but with the test's certificate for the system's CAs."""
         return tls.client_pump(tls_context.client_context(verify=verify, ca_pem=ca_pem), hostname)
 
@@ -49,8 +49,8 @@ def deliver(certificate):
             delivery = Delivery(loop, Log(Process.DELIVERY, True), settings, pump or trusting, time.time)
             results: list[Result] = []
             delivery.outcomes.send = lambda outcome: results.extend(outcome.results)
-            host = RouteHost(name, ("127.0.0.1",), sink.port)
-            delivery.ask_lookup = lambda query: delivery.route(m.Route(query.query, (host,), 60, **route))
+            host = RouteHost(name, ("127.0.0.1",), sink.port, **route)
+            delivery.ask_lookup = lambda query: delivery.route(m.Route(query.query, (host,), 60))
             recipient = Recipient(1 << 32, "x@d.test", "x@d.test", "", Dsn())
             delivery.deliver(m.Deliver((Job(1, "send", "", (recipient,), 1000, len(BODY), False, BODY),)))
             deadline = time.monotonic() + 5
@@ -115,6 +115,6 @@ def test_contexts_are_made_for_the_verification_that_may_be_asked_for():
     """No CA is loaded where nothing verifies; a context that was not made is an error of that connection."""
     relay = ActionSettings("send", "relay")
     make = make_pumps(DeliverySettings("x", (relay,), ()), {}, lambda: None)
-    make("", False, "host.test")
+    make("send", False, "host.test")
     with pytest.raises(tls.TlsError):
-        make("", True, "host.test")
+        make("send", True, "host.test")

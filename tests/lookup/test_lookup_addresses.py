@@ -7,7 +7,7 @@ from support.dns_server import DnsServer, run_until
 
 from smtpd_ps.contract.messages import Route, RouteQuery
 from smtpd_ps.contract.settings import ActionSettings
-from smtpd_ps.contract.values import RouteHost
+from smtpd_ps.contract.values import RouteHost, RouteSource
 from smtpd_ps.lookup import peers
 from smtpd_ps.lookup.addresses import AddressBook, HostAddresses, has_global_ipv6
 from smtpd_ps.lookup.dns_exchange import Servers
@@ -251,11 +251,9 @@ def test_route_to_a_smarthost(world: World) -> None:
         tables=tables,
     )
     smart = world.route(routes, "smart")
-    assert smart.hosts == (RouteHost("smart.test", ("192.0.2.50",), 465, 0, "implicit-verify"),)
-    assert (smart.user, smart.password) == ("joe", "pa:ss")
+    assert smart.hosts == (RouteHost("smart.test", ("192.0.2.50",), 465, 0, "implicit-verify", False, "joe", "pa:ss"),)
     plain = world.route(routes, "plain")
     assert plain.hosts == (RouteHost("smart.test", ("192.0.2.50",), 2525, 0, "opportunistic"),)
-    assert (plain.user, plain.password) == ("", "")
     assert world.route(routes, "lmtp").hosts == (RouteHost("::1", ("::1",), 24, 0, "never", True),)
 
 
@@ -305,3 +303,97 @@ def test_split_credentials() -> None:
     assert split_credentials("l", ":p") is None
     assert split_credentials("l", "u:") is None
     assert split_credentials("l", "ab") is None
+
+
+def test_backup_hosts_follow_in_order(world: World) -> None:
+    """The host whose turn it is first, those that stand in for it behind, each with its own credentials."""
+    routes = world.routes(
+        ActionSettings(
+            "a", "relay", relay_hosts=("smart.test", "localhost:26"), relay_auth_table="secrets",
+            relay_backup_hosts=("smtps://me@[192.0.2.9]", "lmtp://[::1]:24"),
+        ),
+        tables={"secrets": Table("secrets", "map", {"me": "joe:pw"})},
+    )  # fmt: skip
+    for first in ("smart.test", "localhost"):
+        hosts = world.route(routes, "a").hosts
+        assert [(each.name, each.preference, each.user) for each in hosts] == [
+            (first, 0, ""), ("192.0.2.9", 1, "joe"), ("::1", 2, "")]  # fmt: skip
+
+
+def test_a_backup_host_serves_when_the_first_has_no_address(world: World, dns_server: DnsServer) -> None:
+    """A host that cannot be looked up is skipped, for a short while."""
+    dns_server.rcodes["broken.test"] = 2
+    action = ActionSettings("a", "relay", relay_hosts=("broken.test",), relay_backup_hosts=("smart.test",))
+    routes = world.routes(action)
+    route = world.route(routes, "a")
+    assert [each.name for each in route.hosts] == ["smart.test"]
+    assert route.ttl_secs <= 60
+
+
+def test_a_domain_has_its_own_host(world: World) -> None:
+    """By the table of the action, in any case; a domain that is not in it waits, as in OpenSMTPD."""
+    table = Table("t", "map", {"a.test": "smtp+tls://me@smart.test", "b.test": "lmtp://[::1]:24"})
+    routes = world.routes(
+        ActionSettings("a", "relay", relay_domain_table="t", relay_auth_table="s"),
+        tables={"t": table, "s": Table("s", "map", {"me": "joe:pw"})},
+    )
+    assert world.route(routes, "a", "A.test").hosts == (
+        RouteHost("smart.test", ("192.0.2.50",), 25, 0, "require-verify", False, "joe", "pw"),
+    )
+    assert world.route(routes, "a", "b.test").hosts[0].lmtp
+    missing = world.route(routes, "a", "c.test")
+    assert (missing.hosts, missing.temporary) == ((), True)
+    assert missing.text == "Cannot retrieve smarthost: no entry for c.test"
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts"),
+    [
+        ("b.test", ["a.test"]),
+        ("c.test", ["a.test", "b.test"]),
+        ("other.test", ["a.test", "b.test"]),
+    ],
+)
+def test_a_backup_uses_what_is_preferred(world: World, dns_server: DnsServer, name: str, hosts: list[str]) -> None:
+    """Exchangers before our own name; all of them where that name is not among them. Ours needs no address."""
+    dns_server.zone = {
+        ("d.test", "MX"): ["10 a.test.", "20 b.test.", "30 c.test."],
+        ("a.test", "A"): ["192.0.2.1"],
+        ("b.test", "A"): ["192.0.2.2"],
+    }
+    routes = world.routes(ActionSettings("a", "relay", relay_backup=name))
+    assert [each.name for each in world.route(routes, "a", "d.test").hosts] == hosts
+
+
+def test_the_best_exchanger_never_sends_to_those_behind_it(world: World, dns_server: DnsServer) -> None:
+    """They would send it back: the mail waits, as in OpenSMTPD."""
+    dns_server.zone = {("d.test", "MX"): ["10 a.test.", "10 b.test."], ("b.test", "A"): ["192.0.2.2"]}
+    route = world.route(world.routes(ActionSettings("a", "relay", relay_backup="a.test")), "a", "d.test")
+    assert (route.hosts, route.temporary) == ((), True)
+    assert route.text.startswith("No MX found for destination")
+
+
+def test_sources_and_their_names(world: World) -> None:
+    """Sources in order with the name of each; one without a name is left out, and none left makes the mail wait."""
+    tables = {
+        "src": Table("src", "list", {"192.0.2.7": "", "[2001:db8::0001]": "", "192.0.2.8": ""}),
+        "helo": Table("helo", "map", {"192.0.2.7": "a.test", "2001:db8::1": "b.test"}),
+        "none": Table("none", "map", {}),
+    }
+    routes = world.routes(
+        ActionSettings("plain", "relay", relay_hosts=("smart.test",), relay_src_table="src"),
+        ActionSettings("both", "relay", relay_hosts=("smart.test",), relay_src_table="src", relay_helo_table="helo"),
+        ActionSettings("kernel", "relay", relay_hosts=("smart.test",), relay_helo_table="helo"),
+        ActionSettings("lost", "relay", relay_hosts=("smart.test",), relay_src_table="src", relay_helo_table="none"),
+        tables=tables,
+    )
+    plain = world.route(routes, "plain")
+    assert [each.address for each in plain.sources] == ["192.0.2.7", "2001:db8::1", "192.0.2.8"]
+    assert plain.helo_names is None and plain.ttl_secs <= 60
+    assert world.route(routes, "both").sources == (
+        RouteSource("192.0.2.7", "a.test"), RouteSource("2001:db8::1", "b.test"))  # fmt: skip
+    kernel = world.route(routes, "kernel")
+    assert kernel.sources == () and kernel.helo_names is not None and len(kernel.helo_names) == 2
+    lost = world.route(routes, "lost")
+    assert (lost.hosts, lost.temporary) == ((), True)
+    assert "source address" in lost.text

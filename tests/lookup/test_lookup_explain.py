@@ -77,8 +77,9 @@ class Routes:
         if query.domain == "nowhere.org":
             done(m.Route(0, (), 10, False, "Domain does not exist"))
         elif query.action == "smart":
-            done(m.Route(0, (RouteHost("smart.test", ("192.0.2.5",), 465, 0, "implicit-verify"),), 10, user="me",
-                         password="hidden"))  # fmt: skip
+            login = ("me", "secret")
+            host = RouteHost("smart.test", ("192.0.2.5",), 465, 0, "implicit-verify", False, *login)
+            done(m.Route(0, (host,), 10))
         elif query.action == "box":
             done(m.Route(0, (RouteHost("backend.test", ("192.0.2.6",), 24, 0, "never", True),), 10))
         else:

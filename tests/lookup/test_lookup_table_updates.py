@@ -158,7 +158,7 @@ def test_credentials_of_clients_and_of_relays(world: Updating) -> None:
         route = world.delivery.take()
         assert isinstance(route, m.Route)
         assert route.ttl_secs <= 60
-        passwords.append(route.password)
+        passwords.append(route.hosts[0].password)
     assert passwords == ["new", "newer"]
 
 
@@ -175,7 +175,7 @@ def test_hosts_of_a_relay(world: Updating) -> None:
     assert [[(host.name, host.port) for host in each.hosts] for each in before] == [
         [("192.0.2.1", 26)], [("2001:db8::1", 465)], [("192.0.2.1", 26)],
     ]  # fmt: skip
-    assert [each.user for each in before] == ["", "user", ""]
+    assert [each.hosts[0].user for each in before] == ["", "user", ""]
     world.update("hosts", b"192.0.2.9\n")
     after = route()
     assert ([host.name for host in after.hosts], after.temporary) == (["192.0.2.9"], False)

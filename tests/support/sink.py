@@ -40,6 +40,7 @@ class Sink:
     ) -> None:
         self.mails: list[Mail] = []
         self.connections = 0
+        self.greetings: list[str] = []  # names given to EHLO
         self.lmtp = lmtp
         self.behaviour = behaviour or Behaviour()
         self._lock = threading.Lock()
@@ -77,6 +78,7 @@ class Sink:
             words = line.decode("utf-8", "replace").rstrip("\r\n")
             verb = words[:4].upper()
             if verb in ("EHLO", "LHLO"):
+                self.greetings.append(words[5:])
                 lines = ["sink.test", *self.behaviour.extensions]
                 last = len(lines) - 1
                 write("".join(f"250{' ' if at == last else '-'}{text}\r\n" for at, text in enumerate(lines)).encode())

@@ -4,11 +4,11 @@ Runs in the parent and in `smtpd_ps -n`. A limit of OpenSMTPD's that governs som
 does not do is taken with a warning that it has no effect.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from smtpd_ps.config.directives.tls_options import cipher_list
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.config.units import delay_secs, size_bytes
@@ -16,8 +16,6 @@ from smtpd_ps.contract.values import MAX_INSTANCES
 
 MAX_WARNINGS = 4
 QUEUE_KEY_BYTES = 32
-# Only smtp, which has OpenSSL, can tell what the words mean; it refuses to start with none that it knows.
-_CIPHERS = re.compile(r"[A-Za-z0-9:,!+@=_ -]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,10 @@ MTA_LIMITS = {
     "processes": Limit("delivery_processes", 1, MAX_INSTANCES),  # ours
     "max-conn-per-host": Limit("max_connections_per_host", 1),
     "max-conn-per-route": Limit("max_connections_per_route", 1),
-    "max-conn-per-source": _NONE,
-    "max-conn-per-connector": _NONE,
-    "max-conn-per-relay": _NONE,
-    "max-conn-per-domain": _NONE,
+    "max-conn-per-source": Limit("max_connections_per_source", 1),
+    "max-conn-per-connector": Limit("max_connections_per_connector", 1),
+    "max-conn-per-relay": Limit("max_connections_per_relay", 1),
+    "max-conn-per-domain": Limit("max_connections_per_domain", 1),
     "conn-delay-host": _DELAY,
     "conn-delay-route": _DELAY,
     "conn-delay-source": _DELAY,
@@ -59,7 +57,7 @@ MTA_LIMITS = {
     "session-mail-max": Limit("max_mails_per_connection", 1),
     "session-transaction-delay": _DELAY,
     "session-keepalive": Limit("keepalive_secs", 0, 10**9),
-    "max-failures-per-session": _NONE,
+    "max-failures-per-session": Limit("max_failures_per_connection", 1),
     "task-hiwat": _NONE,
     "task-lowat": _NONE,
     "task-release": _NONE,
@@ -127,11 +125,7 @@ def smtp(p: Parser) -> None:
     """`smtp ciphers`, `smtp limit`, `smtp max-message-size`, `smtp sub-addr-delim`."""
     match _subject(p, "ciphers", "limit", "max-message-size", "sub-addr-delim").text:
         case "ciphers":
-            token = p.peek()
-            ciphers = p.name("a list of ciphers", blanks=True)
-            if not _CIPHERS.fullmatch(ciphers):
-                p.report(token, f'a list of ciphers is of the form of openssl-ciphers(1): "{ciphers}"')
-            _set(p, ciphers=ciphers)
+            _set(p, ciphers=cipher_list(p))
         case "limit":
             _limits(p, SMTP_LIMITS)
         case "max-message-size":

@@ -63,4 +63,3 @@ def authority(p: Parser) -> None:
     p.expect("cert")
     made = CertificateAuthority(name, p.path("the path of a certificate bundle"), where)
     p.draft.authorities.setdefault(name, made)
-    p.draft.warn(where, f'ca "{name}" has no effect yet: neither listen nor relay can name it')

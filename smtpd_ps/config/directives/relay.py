@@ -4,36 +4,41 @@ Runs in the parent and in `smtpd_ps -n`.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from smtpd_ps.config.directives.listen import server_name
 from smtpd_ps.config.directives.pki import certificate_name
 from smtpd_ps.config.directives.tables import table_argument
-from smtpd_ps.config.model import Relay
+from smtpd_ps.config.directives.tls_options import cipher_list, protocol_list
+from smtpd_ps.config.model import Relay, Table
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
-from smtpd_ps.contract.settings import TlsUse
 from smtpd_ps.pure.address import domain_valid, mailbox_valid
-from smtpd_ps.pure.relay_url import RelayUrl, RelayUrlError, parse_relay_url
+from smtpd_ps.pure.relay_url import RelayUrl, RelayUrlError, is_host_name, parse_relay_url
 
 MAX_HOSTS = 64  # contract.settings.ActionSettings
-_OPTIONS = ("auth", "helo", "host", "mail-from", "pki", "tls", "ttl")
-_UNSUPPORTED = frozenset(("backup", "ca", "ciphers", "domain", "filter", "helo-src", "protocols", "src", "srs"))
+_OPTIONS = (
+    "auth", "backup", "ca", "ciphers", "domain", "helo", "helo-src", "host", "mail-from", "pki", "protocols", "src",
+    "tls", "ttl",
+)  # fmt: skip
+_UNSUPPORTED = frozenset(("filter", "srs"))
 _WITHOUT_TLS = ("lmtp", "smtp+notls")
 
 
 @dataclass(slots=True)
 class _Draft:
-    """The options of one relay as they come."""
+    """The options of one relay as they come; `urls` are those written in place."""
 
-    hosts: tuple[str, ...] | None = None
+    made: Relay = Relay()  # noqa: RUF009 - immutable
+    to_hosts: bool = False
+    to_domains: bool = False
+    authenticates: bool = False
     urls: tuple[RelayUrl, ...] = ()
-    tls: TlsUse = "opportunistic"
-    pki: str = ""
-    auth: str | None = None
-    helo: str = ""
-    mail_from: str = ""
-    host_table: str = ""
+
+    def set(self, **changes: Any) -> None:
+        """Give `made` other values."""
+        self.made = replace(self.made, **changes)
 
 
 def relay(p: Parser) -> Relay:
@@ -48,38 +53,90 @@ def relay(p: Parser) -> Relay:
         given.add(option.text)
         _option(p, draft, option)
     labels = {url.label for url in draft.urls}
-    if draft.auth is None and labels - {""}:
+    if not draft.authenticates and labels - {""}:
         p.draft.report(start, "a host with a label needs auth, the table of credentials")
-    if draft.auth is not None and labels == {""}:
+    if draft.authenticates and labels == {""}:
         p.draft.warn(start, "auth has no effect: no host names a label (label@host)")
-    if draft.tls != "opportunistic":
+    if draft.made.tls != "opportunistic":
         for url in draft.urls:
             if url.protocol in _WITHOUT_TLS:
                 p.draft.report(start, f"tls and a host with {url.protocol}:// contradict each other")
-    return Relay(
-        draft.hosts or (), draft.tls, draft.pki, draft.auth or "", draft.helo, draft.mail_from, draft.host_table
-    )
+    return draft.made
 
 
 def _option(p: Parser, draft: _Draft, option: Token) -> None:
     match option.text:
         case "host":
+            if draft.to_domains or draft.made.backup:
+                p.report(option, "host, domain and backup exclude each other")
+            draft.to_hosts = True
             _hosts(p, draft)
+        case "domain":
+            if draft.to_hosts or draft.made.backup:
+                p.report(option, "host, domain and backup exclude each other")
+            draft.to_domains = True
+            _domains(p, draft)
+        case "backup":
+            _backup(p, draft, option)
         case "tls":
-            draft.tls = "require" if p.accept("no-verify") else "require-verify"
+            draft.set(tls="require" if p.accept("no-verify") else "require-verify")
         case "auth":
-            if draft.hosts is None:
-                p.report(option, "auth must come after host")
-            draft.auth = table_argument(p, "auth", "relay-credentials")
+            if not draft.to_hosts and not draft.to_domains:
+                p.report(option, "auth must come after host or domain")
+            draft.authenticates = True
+            draft.set(auth_table=table_argument(p, "auth", "relay-credentials"))
         case "pki":
-            draft.pki = certificate_name(p, "the name of a pki")
+            draft.set(pki=certificate_name(p, "the name of a pki"))
+        case "ca":
+            draft.set(ca=certificate_name(p, "the name of a ca"))
+        case "protocols":
+            draft.set(protocols=protocol_list(p))
+        case "ciphers":
+            draft.set(ciphers=cipher_list(p))
         case "helo":
-            draft.helo = server_name(p, "the helo name")
+            draft.set(helo=server_name(p, "the helo name"))
+        case "helo-src":
+            draft.set(helo_table=table_argument(p, "helo-src", "addrname"))
+        case "src":
+            draft.set(src_table=table_argument(p, "src", "source"))
         case "mail-from":
             token = p.peek()
-            draft.mail_from = p.name("the sender")
-            if not mail_from_valid(draft.mail_from):
-                p.report(token, f'the sender must be user@domain or "@domain": "{draft.mail_from}"')
+            draft.set(mail_from=p.name("the sender"))
+            if not mail_from_valid(draft.made.mail_from):
+                p.report(token, f'the sender must be user@domain or "@domain": "{draft.made.mail_from}"')
+
+
+def _domains(p: Parser, draft: _Draft) -> None:
+    """`domain <t>`; the URLs of a table in smtpd.conf are looked at here, those of a file in lookup."""
+    name = table_argument(p, "domain", "relayhost")
+    draft.set(domain_table=name)
+    table = p.draft.tables.get(name)
+    for _domain, url in table.entries if table is not None and table.kind == "map" else ():
+        with suppress(RelayUrlError):  # reported already
+            draft.urls += (parse_relay_url(url),)
+
+
+def _backup(p: Parser, draft: _Draft, option: Token) -> None:
+    """`backup`, `backup mx NAME`, and ours: `backup host URLS` behind `host`."""
+    if p.accept("host"):
+        if not draft.to_hosts:
+            p.report(option, "backup host must come after host")
+        token = p.peek()
+        table = p.draft.tables.get(table_argument(p, "backup host", "relayhosts"))
+        if table is not None and table.kind == "file":
+            p.report(token, "backup host needs its list in smtpd.conf")
+        elif table is not None and table.kind == "list":
+            draft.set(backup_hosts=_urls(p, draft, token, table))
+        return
+    if draft.to_hosts or draft.to_domains:
+        p.report(option, "host, domain and backup exclude each other")
+    name = p.draft.hostname
+    if p.accept("mx"):
+        token = p.peek()
+        name = p.name("the name of an MX")
+        if not is_host_name(name):
+            p.report(token, f'the name of an MX must be a host name: "{name}"')
+    draft.set(backup=name.lower())
 
 
 def mail_from_valid(text: str) -> bool:
@@ -89,17 +146,22 @@ def mail_from_valid(text: str) -> bool:
 
 def _hosts(p: Parser, draft: _Draft) -> None:
     token = p.peek()
-    draft.hosts = ()
     name = table_argument(p, "host", "relayhosts")
     table = p.draft.tables.get(name)
     if table is None or table.kind == "map":
         return
     if table.kind == "file":
-        draft.host_table = name
-        return
-    draft.hosts = tuple(key for key, _value in table.entries)
-    if len(draft.hosts) > MAX_HOSTS:
-        p.report(token, f"at most {MAX_HOSTS} hosts, found {len(draft.hosts)}")
-    for text in draft.hosts:
+        draft.set(host_table=name)
+    else:
+        draft.set(hosts=_urls(p, draft, token, table))
+
+
+def _urls(p: Parser, draft: _Draft, token: Token, table: Table) -> tuple[str, ...]:
+    """The relay URLs of a list."""
+    hosts = tuple(key for key, _value in table.entries)
+    if len(hosts) > MAX_HOSTS:
+        p.report(token, f"at most {MAX_HOSTS} hosts, found {len(hosts)}")
+    for text in hosts:
         with suppress(RelayUrlError):  # reported already
             draft.urls += (parse_relay_url(text),)
+    return hosts

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
-from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Job, Line, Name, Result, RouteHost
+from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Job, Line, Name, Result, RouteHost, RouteSource
 
 # --- queue and delivery ----------------------------------------------------------------------
 
@@ -50,8 +50,9 @@ class Route(Message, frozen=True):
     ttl_secs: U32
     temporary: bool = False
     text: Line = ""
-    user: Name = ""  # credentials for AUTH, where the action has them
-    password: Annotated[str, Meta(max_length=1024)] = ""
+    sources: Annotated[tuple[RouteSource, ...], Meta(max_length=256)] = ()  # none: the kernel chooses
+    # Where the kernel chooses the source and its name is in a table: that table, an address to each name.
+    helo_names: Annotated[tuple[RouteSource, ...], Meta(max_length=1024)] | None = None
 
 
 # --- delivery and parent ---------------------------------------------------------------------

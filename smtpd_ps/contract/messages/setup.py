@@ -93,7 +93,7 @@ class PeerChannel(Message, frozen=True):
 class Asset(Message, frozen=True):
     """A file the parent opened for the child to read, before Go. Carries the descriptor."""
 
-    kind: Literal["table", "cert", "key", "resolv.conf", "hosts"]
+    kind: Literal["table", "cert", "key", "resolv.conf", "hosts", "ca"]
     name: Name
 
 

@@ -1,0 +1,155 @@
+"""Relay options in the real, confined daemon: where mail goes, from which address, under whose certificate."""
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+
+import pytest
+from support.certs import make_certificate, make_key, write_acme
+from support.daemon import Daemon, running, wait_until
+from support.dns_server import DnsServer
+from support.sink import Sink, sinking
+
+from smtpd_ps.runtime.loop import Loop
+
+pytestmark = pytest.mark.timeout(150)
+
+LISTEN = "listen on 127.0.0.1 port {port} hostname mx.test\n"
+MESSAGE = "From: a@client.test\r\nSubject: relay\r\n\r\nbody\r\n"
+
+
+def send(daemon: Daemon, *recipients: str, sender: str = "a@client.test") -> None:
+    """Hand one message in."""
+    with daemon.smtp() as client:
+        client.sendmail(sender, recipients, MESSAGE)
+
+
+@contextlib.contextmanager
+def zone(**records: list[str]) -> Iterator[DnsServer]:
+    """A name server in a thread; records as `MX_d_test=["10 a.test."]`."""
+    loop = Loop()
+    server = DnsServer(loop)
+    for key, values in records.items():
+        kind, _, name = key.partition("_")
+        server.zone[name.replace("_", "."), kind] = values
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            loop.turn(0.05)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield server
+    finally:
+        ended.set()
+        thread.join()
+        server.close()
+
+
+def closed_port() -> int:
+    """A port that refuses connections."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
+
+
+def test_a_domain_map_and_backup_hosts() -> None:
+    """Each domain goes to the host of its entry, by LMTP too; a host that is down has its backup; no entry waits."""
+    with sinking() as first, sinking(lmtp=True) as second, sinking() as third:
+        config = LISTEN + (
+            f'table map {{ "a.test" = "smtp://127.0.0.1:{first.port}", "b.test" = "lmtp://127.0.0.1:{second.port}" }}\n'
+            f"action map relay domain <map>\n"
+            f'action failover relay host "smtp://127.0.0.1:{closed_port()}" '
+            f'backup host {{ "smtp://127.0.0.1:{closed_port()}", "smtp://127.0.0.1:{third.port}" }}\n'
+            "match from any for domain failover.test action failover\n"
+            "match from any for any action map\n"
+        )
+        with running(config) as daemon:
+            send(daemon, "x@A.test", "y@b.test", "z@failover.test")
+            daemon.wait_empty()
+            send(daemon, "x@c.test")
+            wait_until("the mail waits", lambda: "Cannot retrieve smarthost" in daemon.ctl("show", "queue"))
+        assert [mail.recipients for mail in first.mails] == [["x@A.test"]]
+        assert [mail.recipients for mail in second.mails] == [["y@b.test"]]
+        assert [mail.recipients for mail in third.mails] == [["z@failover.test"]]
+
+
+def test_source_and_its_name() -> None:
+    """The confined delivery binds the source, says the name of the table, and the log names both."""
+    with sinking() as sink:
+        config = LISTEN + (
+            f'action out relay host "smtp://127.0.0.1:{sink.port}" src {{ 127.0.0.2, "127.0.0.3" }} '
+            'helo-src { "127.0.0.2" = two.test }\n'
+            f'action lost relay host "smtp://127.0.0.1:{sink.port}" helo-src {{ "192.0.2.1" = x.test }}\n'
+            "match from any for domain lost.test action lost\n"
+            "match from any for any action out\n"
+        )
+        with running(config) as daemon:
+            send(daemon, "x@d.test")
+            daemon.wait_empty()
+            assert 'source="127.0.0.2"' in daemon.log
+            assert sink.greetings == ["two.test"]
+            send(daemon, "x@lost.test")
+            wait_until("the mail waits", lambda: "helo-src has no name" in daemon.ctl("show", "queue"))
+
+
+@contextlib.contextmanager
+def tls_sink(chain: str, key: str, version: ssl.TLSVersion) -> Iterator[Sink]:
+    """A sink under implicit TLS of one version."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    context.minimum_version = context.maximum_version = version
+    with sinking() as sink:
+        sink.server.socket = context.wrap_socket(sink.server.socket, server_side=True, do_handshake_on_connect=False)
+        yield sink
+
+
+def test_authority_and_protocols(tmp_path) -> None:
+    """`ca` is whom the relay trusts; the protocols of one action hold for it alone."""
+    key = make_key("ecdsa")
+    chain, private = write_acme(tmp_path / "acme", key, "localhost")
+    (tmp_path / "other.pem").write_bytes(make_certificate(make_key("ecdsa"), "localhost"))
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes("# Autorité\n".encode("latin-1") + chain.read_bytes())
+    with tls_sink(str(chain), str(private), ssl.TLSVersion.TLSv1_3) as sink:
+        host = f'host "smtps://localhost:{sink.port}"'
+        config = LISTEN + (
+            f'ca ours cert "{bundle}"\nca other cert "{tmp_path}/other.pem"\n'
+            f"action good relay {host} ca ours protocols TLSv1.3\n"
+            f"action wrong relay {host} ca other\n"
+            f'action old relay {host} ca ours protocols "TLSv1.2" ciphers "ECDHE+AESGCM"\n'
+            "match from any for domain wrong.test action wrong\n"
+            "match from any for domain old.test action old\n"
+            "match from any for any action good\n"
+        )
+        with running(config) as daemon:
+            send(daemon, "x@wrong.test")
+            wait_until("not trusted", lambda: "certificate" in daemon.ctl("show", "queue").lower())
+            send(daemon, "x@d.test")
+            wait_until("delivered", lambda: sink.mails)
+            send(daemon, "x@old.test")
+            wait_until("version refused", lambda: "version" in daemon.ctl("show", "queue").lower())
+        assert [mail.recipients for mail in sink.mails] == [["x@d.test"]]
+
+
+def test_a_backup_mx() -> None:
+    """Mail goes to exchangers before this one only; when it is the first itself, the mail waits."""
+    with (
+        zone(
+            MX_d_test=["10 best.test.", "20 mx.test.", "30 worse.test."], A_best_test=["127.0.0.71"],
+            A_worse_test=["127.0.0.72"], MX_own_test=["10 mx.test.", "20 best.test."],
+        ) as names,
+        sinking(address=("127.0.0.72", 25)) as worse,
+        sinking(address=("127.0.0.71", 25)) as best,
+    ):  # fmt: skip
+        config = LISTEN + "action b relay backup mx mx.test\nmatch from any for any action b\n"
+        with running(config, resolver=f"127.0.0.1:{names.port}") as daemon:
+            send(daemon, "x@d.test")
+            daemon.wait_empty()
+            send(daemon, "x@own.test")
+            wait_until("the mail waits", lambda: "No MX found for destination" in daemon.ctl("show", "queue"))
+        assert (len(best.mails), len(worse.mails)) == (1, 0)
