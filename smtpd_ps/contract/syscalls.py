@@ -123,6 +123,7 @@ GROUPS: dict[str, Group] = {
             _one_of("socketpair", 0, (_AF_UNIX,), errno.EAFNOSUPPORT),
         ),
     ),
+    "databases": Group("read entries of a database at their places", "pread64"),
     "bodies": Group(
         "read a body from the spool descriptor that came with the job",
         "pread64 preadv sendfile fadvise64",

@@ -46,7 +46,7 @@ class SystemAuthReply(Message, frozen=True):
 class TableFile(Message, frozen=True):
     """A table's file, opened anew, to be read in place of what was read before. Carries the descriptor."""
 
-    client: U32  # the operator who waits for TableRead
+    client: U32  # the operator who waits for TableRead; 0: nobody, the parent saw that a database is another
     name: Name
 
 
@@ -56,6 +56,7 @@ class TableRead(Message, frozen=True):
     client: U32
     ok: bool
     text: Line = ""
+    name: Name = ""
 
 
 # --- smtp and delivery to keys (blocking) ----------------------------------------------------
