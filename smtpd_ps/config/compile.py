@@ -313,22 +313,27 @@ def _lookup(
 
 
 def _table(table: Table, uses: tuple[TableUse, ...]) -> TableSettings:
-    if table.kind == "file":
-        return TableSettings(name=table.name, source="file", kind="map", path=table.path, uses=uses)
+    if table.kind == "file" or table.kind == "db":
+        return TableSettings(name=table.name, source=table.kind, kind="map", path=table.path, uses=uses)
+    assert table.kind != "getpwnam"  # asked of the parent, which is what happens without a table as well
     entries = tuple((key.lower(), value) for key, value in table.entries)  # table(5): keys have no case
     return TableSettings(name=table.name, source="inline", kind=table.kind, entries=entries, uses=uses)
 
 
 def _used_tables(conf: Configuration) -> tuple[Table, ...]:
     """Those that lookup needs; the hosts of a relay that stand in smtpd.conf are in its action."""
-    used = (conf.tables[name] for name in conf.table_uses)
-    return tuple(t for t in used if t.kind == "file" or conf.table_uses[t.name] != ("relayhosts",))
+
+    def needed(table: Table) -> bool:
+        in_place = table.kind in ("list", "map")
+        return table.kind != "getpwnam" and not (in_place and conf.table_uses[table.name] == ("relayhosts",))
+
+    return tuple(filter(needed, (conf.tables[name] for name in conf.table_uses)))
 
 
 def _assets(
     conf: Configuration, tables: tuple[Table, ...], listening: tuple[str, ...], relaying: tuple[str, ...]
 ) -> tuple[AssetPlan, ...]:
-    plans = [AssetPlan(Process.LOOKUP, "table", t.name, t.path) for t in tables if t.kind == "file"]
+    plans = [AssetPlan(Process.LOOKUP, "table", t.name, t.path) for t in tables if t.path]
     plans += [AssetPlan(Process.SMTP, "cert", name, conf.pki[name].cert_path) for name in listening]
     plans += [AssetPlan(Process.DELIVERY, "cert", name, conf.pki[name].cert_path) for name in relaying]
     relays = (action.method for action in conf.actions.values() if isinstance(action.method, Relay))

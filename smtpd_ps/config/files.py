@@ -31,7 +31,7 @@ def check_files(conf: Configuration) -> tuple[Problem, ...]:
         what = f'certificate bundle of ca "{authority.name}"'
         problems += _check(authority.where, what, authority.cert_path, CERT_MODE, _CERT_MARK)
     for table in conf.tables.values():
-        if table.kind == "file":
+        if table.path:
             problems += _check(table.where, f'file of table "{table.name}"', table.path, None, b"")
             problems += _exposed(table) if table.name in secret else []
     problems += _exposed_key(conf)

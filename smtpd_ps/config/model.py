@@ -57,17 +57,17 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-TableKind = Literal["list", "map", "file"]
+TableKind = Literal["list", "map", "file", "db", "getpwnam"]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. A file says itself, when lookup reads it, whether it is a list or a map."""
+    """A table. A file says itself, when lookup reads it, whether it is a list or a map; so does a database."""
 
     name: str
     kind: TableKind
     entries: tuple[tuple[str, str], ...]  # inline; a list has "" values
-    path: str  # of a file
+    path: str  # of a file or database
     where: Where
 
 

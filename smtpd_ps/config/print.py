@@ -85,9 +85,15 @@ def _tables(conf: Configuration) -> Iterator[str]:
     for table in conf.tables.values():
         if table.name.startswith("<"):
             continue  # written where it is used
-        source = word(table.path)
-        if table.kind != "file":
-            source = values(table.kind, table.entries, one_a_line=len(table.entries) > MAX_ON_A_LINE)
+        match table.kind:
+            case "file":
+                source = word(table.path)
+            case "db":
+                source = word(f"db:{table.path}")
+            case "getpwnam":
+                source = "getpwnam"
+            case _:
+                source = values(table.kind, table.entries, one_a_line=len(table.entries) > MAX_ON_A_LINE)
         yield f"table {word(table.name)} {source}"
 
 

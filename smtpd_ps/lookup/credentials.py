@@ -6,17 +6,19 @@ checked, always the same for a name, and the result thrown away.
 """
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Literal
 
 from smtpd_ps.contract.messages import AuthReply, AuthRequest, SystemAuth, SystemAuthReply
 from smtpd_ps.lookup.checking import Checking
-from smtpd_ps.lookup.password_hash import Verdict, scheme_of
+from smtpd_ps.lookup.password_hash import Verdict, scheme_by_start, scheme_of
 from smtpd_ps.lookup.sessions import Sessions
-from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.runtime.loop import Loop, Timer
 
 SYSTEM_PATIENCE_SECS = 30.0
 MAX_SYSTEM_UNDER_WAY = 64
+MAX_SAMPLE = 64  # of the entries of a database
 # Checked where a table has no good hash at all; nobody knows a password for it.
 DUMMY = "$6$nobodynobody$4Ye/sMDhRQ1NnQn6hw5J7T6WdLj2Rt3Wb3PbE5Z0Y6d8uE3cqzpPzFzUu5sBqC0v0xk1yX9jS7m2k4h6g8f0e."
 
@@ -30,15 +32,18 @@ def stored_hash(value: str) -> str:
 
 def schemes_in(tables: Mapping[str, Table]) -> frozenset[str]:
     """The hash schemes that tables hold, so that what they need can be loaded in time."""
-    values = (value for table in tables.values() if table.kind == "map" for value in table.entries.values())
-    return frozenset(scheme for value in values if "$" in value and (scheme := scheme_of(stored_hash(value))))
+    in_memory = (table for table in tables.values() if table.kind == "map" and table.patterns is None)
+    values = (value for table in in_memory for value in table.entries.values())
+    found = {scheme for value in values if "$" in value and (scheme := scheme_of(stored_hash(value)))}
+    return frozenset(found.union(scheme_by_start(start) for table in tables.values() for start in table.hash_starts))
 
 
 class _Hashes:
     """The good hashes of one table, to check in place of those that are not there."""
 
     def __init__(self, table: Table) -> None:
-        stored = (stored_hash(value) for value in table.entries.values())
+        entries = islice(table.entries.values(), None if table.patterns is None else MAX_SAMPLE)
+        stored = (stored_hash(value) for value in entries)
         self._good = tuple(each for each in stored if scheme_of(each)) or (DUMMY,)
 
     def stand_in(self, user: str) -> str:
@@ -98,16 +103,18 @@ class Credentials:
             self._warn(f"smtp asked for a table that is not there: {request.table}")
             conclude("error")
             return
-        value = table.get(request.user) if request.user else None
-        stored = stored_hash(value) if value is not None else ""
-        known = scheme_of(stored) != ""
+        try:
+            value = table.get(request.user) if request.user else None
+            stored = stored_hash(value) if value is not None else ""
+            known = scheme_of(stored) != ""
+            if not known:
+                stored = self._stand_in(request.table, table, request.user)
+        except TableUnreadable as error:
+            self._warn(str(error))
+            conclude("error")
+            return
         if value is not None and not known:
             self._warn(f"table {request.table}: the hash of {request.user} is malformed; it never matches")
-        if not known:
-            hashes = self._stand_ins.get(request.table)
-            if hashes is None:
-                hashes = self._stand_ins[request.table] = _Hashes(table)
-            stored = hashes.stand_in(request.user)
 
         def done(verdict: Verdict) -> None:
             if not known:
@@ -127,6 +134,12 @@ class Credentials:
 
         if not self._checking.submit(request.password, stored, done):
             conclude("error")
+
+    def _stand_in(self, name: str, table: Table, user: str) -> str:
+        hashes = self._stand_ins.get(name)
+        if hashes is None:
+            hashes = self._stand_ins[name] = _Hashes(table)
+        return hashes.stand_in(user)
 
     def _by_system(self, request: AuthRequest, conclude: Callable[[Say], None]) -> None:
         if len(self._system) >= MAX_SYSTEM_UNDER_WAY:

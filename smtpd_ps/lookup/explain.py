@@ -19,6 +19,7 @@ from smtpd_ps.pure.address import AddressError, parse_path, split
 from smtpd_ps.pure.expand import Delivery, Expander, Refused, UsersNeeded, UserState
 from smtpd_ps.pure.expand_trace import Step, expand_traced
 from smtpd_ps.pure.match_rules import LOCAL, Facts, RuleBook, Source
+from smtpd_ps.pure.table import TableUnreadable
 
 MAX_ROUTES = 50  # of one request whose hosts are asked for
 MAX_TEXT = 2000  # characters; what a step holds, and room to say that it was cut
@@ -84,7 +85,11 @@ class Explanations:
         direct = self._rules.view(Source(request.address, request.tag, user, False, name))
         inner = self._rules.view(Source(request.address, request.tag, user, True, name))
         facts = Facts(request.helo.lower(), request.tls, sender.lower(), "", "")
-        outcome, steps = expand_traced(self._expander, recipient, facts, direct, inner, state)
+        try:
+            outcome, steps = expand_traced(self._expander, recipient, facts, direct, inner, state)
+        except TableUnreadable as error:
+            self._send(m.Done(request.client, False, str(error)))
+            return
         if isinstance(outcome, UsersNeeded):
             self._users.ask(outcome.users, lambda more: self._run(request, name, sender, recipient, {**known, **more}))
             return

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from smtpd_ps.contract.messages import Asset
 from smtpd_ps.contract.settings import LookupSettings
+from smtpd_ps.lookup.table_db import read_db
 from smtpd_ps.pure import hosts_file
 from smtpd_ps.pure.hosts_file import Hosts, ResolverSettings
 from smtpd_ps.pure.table import MAX_TABLE_BYTES, Table, TableError, from_settings
@@ -35,10 +36,15 @@ class Files:
 
 
 def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) -> Files:
-    """Read all, and close the descriptors. Raises FilesError with all that is wrong."""
+    """Read all, and close the descriptors but those of databases. Raises FilesError with all that is wrong."""
     errors: list[str] = []
     data: dict[tuple[str, str], bytes] = {}
+    databases = {table.name for table in settings.tables if table.source == "db"}
+    open_databases: dict[str, int] = {}
     for asset, fd in assets:
+        if asset.kind == "table" and asset.name in databases:
+            open_databases[asset.name] = fd  # it stays open
+            continue
         try:
             data[asset.kind, asset.name if asset.kind == "table" else ""] = read_whole(fd)
         except OSError as error:
@@ -54,11 +60,15 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
                 errors.append(f"table {table.name}: {error}")
             continue
         content = data.get(("table", table.name))
-        if content is None:
+        if content is None and table.name not in open_databases:
             errors.append(f"table {table.name}: no file came with it")
             continue
+        path = table.path or table.name
         try:
-            tables[table.name] = parse_file(table.name, content, table.path or table.name, table.uses)
+            if content is None:
+                tables[table.name] = read_db(table.name, open_databases[table.name], path, table.uses)
+            else:
+                tables[table.name] = parse_file(table.name, content, path, table.uses)
         except TableError as error:
             errors.extend(error.errors)
     resolver = hosts_file.parse_resolv_conf(data.get(("resolv.conf", ""), b""))

@@ -55,6 +55,11 @@ def scheme_of(stored: str) -> str:
     return "$" if _OTHER.fullmatch(stored) else ""
 
 
+def scheme_by_start(start: str) -> str:
+    """The key of the scheme of hashes that begin so ("$6$", "$argon2id$")."""
+    return next((scheme for scheme in _FORMS if start.startswith(scheme)), "$")
+
+
 class PasswordHashes:
     """All that can verify, made before confinement."""
 

@@ -15,6 +15,7 @@ from smtpd_ps.lookup.users import Answers, Users
 from smtpd_ps.pure.address import mailbox_valid
 from smtpd_ps.pure.expand import TEMPORARY, Accepted, Expander, Refused, UsersNeeded, UserState
 from smtpd_ps.pure.match_rules import Facts
+from smtpd_ps.pure.table import TableUnreadable
 from smtpd_ps.runtime.loop import Loop
 
 CACHE_ENTRIES = 50_000
@@ -117,7 +118,10 @@ class Recipients:
             asked_users = True
             return known.get(user) or self._users.state(user)
 
-        outcome = self._expander.expand(recipient, facts, session.direct, session.reinjected, state)
+        try:
+            outcome = self._expander.expand(recipient, facts, session.direct, session.reinjected, state)
+        except TableUnreadable as error:
+            outcome = Refused(TEMPORARY.code, TEMPORARY.text, str(error))
         if isinstance(outcome, UsersNeeded):
             self._users.ask(
                 outcome.users,

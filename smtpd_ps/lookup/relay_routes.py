@@ -14,8 +14,8 @@ from smtpd_ps.contract.values import RouteHost, RouteSource, TlsUse
 from smtpd_ps.lookup.addresses import AddressBook, HostAddresses
 from smtpd_ps.lookup.mail_hosts import MailExchangers, MailHosts
 from smtpd_ps.lookup.resolver import Status
-from smtpd_ps.pure.relay_url import Protocol, RelayUrl, parse_host_port, parse_relay_url
-from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.relay_url import Protocol, RelayUrl, RelayUrlError, parse_host_port, parse_relay_url
+from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.pure.table_values import parse_address, split_credentials
 from smtpd_ps.runtime.loop import Loop
 
@@ -129,11 +129,17 @@ class RelayRoutes:
             self._warn(f"action {action.name}: no usable source address ({action.unnamed} has no name in helo-src)")
             done(_no_route(query.query, "Could not retrieve source address or its helo name"))
         elif action.domains is not None:
-            text = action.domains.get(query.domain.lower())
-            if text is None:  # as in OpenSMTPD: the mail waits for an entry
+            try:
+                text = action.domains.get(query.domain.lower())
+                url = parse_relay_url(text) if text is not None else None
+            except (TableUnreadable, RelayUrlError) as error:  # of a database, whose values are not checked before
+                self._warn(f"action {action.name}: no usable host for {query.domain}: {error}")
+                done(_no_route(query.query, f"Cannot retrieve smarthost for {query.domain}"))
+                return
+            if url is None:  # as in OpenSMTPD: the mail waits for an entry
                 done(_no_route(query.query, f"Cannot retrieve smarthost: no entry for {query.domain}"))
             else:
-                _Hosts(self, query.query, action, (parse_relay_url(text),), done).start(self._book)
+                _Hosts(self, query.query, action, (url,), done).start(self._book)
         elif action.urls:
             url = action.urls[action.turn % len(action.urls)]
             action.turn += not only_asking
@@ -152,7 +158,11 @@ class RelayRoutes:
         """User and password for the URL's label, both "" without one; None, which is logged, where there are none."""
         if not url.label:
             return "", ""
-        value = action.credentials.get(url.label) if action.credentials else None
+        try:
+            value = action.credentials.get(url.label) if action.credentials else None
+        except TableUnreadable as error:
+            self._warn(str(error))
+            return None
         found = split_credentials(url.label, value) if value is not None else None
         if found is None:
             self._warn(f"action {action.name}: no usable credentials for label {url.label}")

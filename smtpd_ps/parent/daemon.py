@@ -80,7 +80,8 @@ class Daemon:
         programs = Programs(
             self.loop, self.log, plan.programs, self.privileged, lambda *given: tell(Process.LOOKUP, *given)
         )
-        return Generation(plan, crew, make_agents, auth, TableFiles(self.log, plan.tables, tell), programs)
+        tables = TableFiles(self.log, plan.tables, tell, plan.databases)
+        return Generation(plan, crew, make_agents, auth, tables, programs)
 
     def _handlers(self, child: Child) -> Handlers:
         if child.process is not Process.CONTROL:

@@ -36,6 +36,7 @@ class Plan:
     listeners: tuple[tuple[m.Listener, socket.socket], ...]  # smtp's; they belong to parent/listeners
     counts: Mapping[Process, int] = field(default_factory=dict)  # of smtp and delivery processes, where not one
     programs: tuple[ProgramSettings, ...] = ()
+    databases: frozenset[str] = frozenset()  # of `tables`, those that makemap makes
 
 
 @dataclass(slots=True, eq=False)

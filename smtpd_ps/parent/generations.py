@@ -77,6 +77,7 @@ class Generations:
         generation.go(lasting)
         self.starting, self.current = None, generation
         self.listeners.adopt()
+        generation.tables.watch(self.loop)
         for child in generation.crew.children.values():
             if child.plan.common.verbose != self.log.verbose:
                 child.tell(m.LogLevel(self.log.verbose))

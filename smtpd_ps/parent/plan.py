@@ -78,4 +78,5 @@ def make_plan(slices: Slices, options: Options, paths: StatePaths, sockets: tupl
         ),
         counts=slices.counts,
         programs=slices.programs,
+        databases=frozenset(table.name for table in slices.lookup.tables if table.source == "db"),
     )

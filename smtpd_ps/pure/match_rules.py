@@ -19,7 +19,7 @@ from smtpd_ps.pure.match_tables import (
     match_patterns,
     match_words,
 )  # fmt: skip
-from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table import Table, TableUnreadable
 
 LOCAL = "local"  # the address of clients of the local socket, and of ourselves
 # In place of a rule that would be the first to match if the client's name, which DNS does not tell, matched.
@@ -113,7 +113,10 @@ class RuleBook:
         for at, rule in enumerate(self._rules):
             sure = True
             for test in rule.source_tests:
-                said = test(source)
+                try:
+                    said = test(source)
+                except TableUnreadable:
+                    said = None  # 451 where it would matter
                 if said is False:
                     break
                 sure = sure and said is True
@@ -147,18 +150,19 @@ class RuleBook:
     def _predicate(self, table: str, service: Service) -> Predicate:
         made = self._compiled.get((table, service))
         if made is None:
-            keys = self._tables[table].entries
+            of = self._tables[table]
+            keys, stored = (of.entries, None) if of.patterns is None else (of.patterns, of.entries)
             match service:
                 case "domain":
-                    made = match_domains(keys)
+                    made = match_domains(keys, stored)
                 case "mailaddr":
-                    made = match_mailaddrs(keys, self._delimiter)
+                    made = match_mailaddrs(keys, self._delimiter, stored)
                 case "netaddr":
-                    made = match_netaddrs(keys)
+                    made = match_netaddrs(keys, stored)
                 case "string":
-                    made = match_words(keys)
+                    made = match_words(keys) if stored is None else stored.__contains__
                 case "regex":
-                    made = match_patterns(keys)
+                    made = match_patterns(of.entries)
                 case _:
                     assert_never(service)
             self._compiled[table, service] = made

@@ -5,7 +5,7 @@ few hash lookups, however long the table; only globs are tried one by one.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 from smtpd_ps.pure.address import split
@@ -54,8 +54,14 @@ def match_words(keys: Iterable[str]) -> Predicate:
     return frozenset(key.lower() for key in keys).__contains__
 
 
-def match_domains(keys: Iterable[str]) -> Predicate:
-    """Whether a lower-case domain is one of the keys or matches a glob of them."""
+def match_domains(keys: Iterable[str], stored: Container[str] | None = None) -> Predicate:
+    """Whether a lower-case domain is one of the keys or matches a glob of them.
+
+    `stored`, here and below, holds further keys that are not in memory and match what equals them.
+    """
+    if stored is not None:
+        some = match_domains(keys)
+        return lambda domain: domain in stored or some(domain)
     lower = {key.lower() for key in keys}
     plain = frozenset(key for key in lower if "*" not in key)
     globs = sorted(lower - plain)
@@ -67,22 +73,33 @@ def match_domains(keys: Iterable[str]) -> Predicate:
     return lambda domain: domain in plain or matches(domain)
 
 
-def match_mailaddrs(keys: Iterable[str], delimiter: str) -> Predicate:
+class _Either:
+    """What is in one of two places."""
+
+    def __init__(self, in_memory: Container[str], stored: Container[str]) -> None:
+        self._in_memory, self._stored = in_memory, stored
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._in_memory or key in self._stored
+
+
+def match_mailaddrs(keys: Iterable[str], delimiter: str, stored: Container[str] | None = None) -> Predicate:
     """Whether a lower-case address matches a key: `user`, `@domain`, `user@domain` or `@`.
 
     The tag of the address (what follows `delimiter` in its local part) is left out of the
     comparison where the key has none. The null sender is "" or "@".
     """
-    exact: set[str] = set()
+    in_memory: set[str] = set()
     globs: dict[str, list[str]] = {}
     for key in keys:
         user, domain = split(key.lower())
         if "*" in domain:
             globs.setdefault(user, []).append(domain)
         elif domain:
-            exact.add(f"{user}@{domain}")
+            in_memory.add(f"{user}@{domain}")
         else:
-            exact.add(user or "@")
+            in_memory.add(user or "@")
+    exact: Container[str] = in_memory if stored is None else _Either(in_memory, stored)
     by_user = {user: _globs(domains) for user, domains in globs.items()}
 
     def matches(address: str) -> bool:
@@ -105,7 +122,7 @@ def match_mailaddrs(keys: Iterable[str], delimiter: str) -> Predicate:
     return matches
 
 
-def match_netaddrs(keys: Iterable[str]) -> Predicate:
+def match_netaddrs(keys: Iterable[str], stored: Container[str] | None = None) -> Predicate:
     """Whether an address as text ("192.0.2.1", "2001:db8::1", "local") is in one of the networks.
 
     Keys are addresses or networks in CIDR notation, IPv6 optionally in brackets. A key that is
@@ -125,11 +142,13 @@ def match_netaddrs(keys: Iterable[str]) -> Predicate:
     }
 
     def matches(address: str) -> bool:
-        if address in words:
+        if address in words or (stored is not None and address in stored):
             return True
         parsed = client_address(address)
         if parsed is None:
             return False
+        if stored is not None and (text := str(parsed)) != address and text in stored:
+            return True
         value = int(parsed)
         return any(value >> ignored in values for ignored, values in by_version[parsed.version])
 

@@ -32,13 +32,24 @@ class TableError(ValueError):
         self.errors = errors
 
 
+class TableUnreadable(Exception):
+    """A database that was good when it was opened cannot be read any more; the text is for the log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table: `entries` by lower-case key, with "" as the values of a list."""
+    """One table: `entries` by lower-case key, with "" as the values of a list.
+
+    Of a database `entries` reads from the file what is asked for, so nobody goes through all of it:
+    `patterns` are those keys that match more than what equals them, `hash_starts` what the password hashes
+    among its values begin with. Reading may raise TableUnreadable.
+    """
 
     name: str
     kind: TableKind
     entries: Mapping[str, str]
+    patterns: tuple[str, ...] | None = None  # None: all entries are in memory
+    hash_starts: tuple[str, ...] = ()
 
     def get(self, key: str) -> str | None:
         """The value of `key` in any case; None where there is none."""
@@ -81,14 +92,12 @@ def parse_table(
                     break
             continue
         try:
-            text = _decode(line)
-            cut = _key_end(text)
+            this, key, value = parse_entry(line, kind)
             if kind is None:
-                kind = "list" if cut == len(text) else "map"
+                kind = this
                 if kind not in kinds:
                     errors.append(f"{path}:{number}: {_WRONG_KIND[kind]}")
                     break
-            key, value = _entry(text, cut, kind)
             if check is not None:
                 key = check(key, value)
             entries[key.lower()] = value
@@ -101,6 +110,15 @@ def parse_table(
     if kind is None:
         kind = "map" if "map" in kinds else "list"
     return Table(name, kind, entries)
+
+
+def parse_entry(line: bytes, kind: TableKind | None) -> tuple[TableKind, str, str]:
+    """Kind, key and value of a line without blanks around it; without a `kind` the line says it. Raises ValueError."""
+    text = _decode(line)
+    cut = _key_end(text)
+    if kind is None:
+        kind = "list" if cut == len(text) else "map"
+    return (kind, *_entry(text, cut, kind))
 
 
 def _decode(line: bytes) -> str:

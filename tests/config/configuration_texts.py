@@ -61,9 +61,9 @@ def either(*texts: str) -> st.SearchStrategy[str]:
     return st.sampled_from(texts)
 
 
-_LISTS = st.one_of(value, braces(False), either("<names>", "<$names>", '<"tag">', "<file>"))
+_LISTS = st.one_of(value, braces(False), either("<names>", "<$names>", '<"tag">', "<file>", "<made_list>"))
 _KEYED = st.one_of(_LISTS, braces(True), either("<pairs>"))
-_PAIRS = st.one_of(braces(True), either("<pairs>", "<keyed>"))
+_PAIRS = st.one_of(braces(True), either("<pairs>", "<keyed>", "<made>"))
 _CREDENTIALS = either("<keyed>", '{ l = "bob:secret" }', '{ l = secret, "m" => "a:b:c" }')
 _PATTERN = either('"^[a-z]+$"', '"(?i)[[:alpha:]]\\\\."', "x", '"a{2,}|b"', '"\\$"')
 _PATTERNS = st.one_of(_PATTERN, braces(False, _PATTERN), either("<names>", "<file>"))
@@ -79,6 +79,9 @@ table "tag" { any2 }
 table pairs { k = v, "k 2" => "" }
 table file file:/f
 table keyed file:/g
+table made "db:/g b.db"
+table made_list db:/h.db
+table people getpwnam
 table "from" static:/t
 pki mx.example cert "/c" key "/k"
 pki "*" key "/k 2"

@@ -396,3 +396,18 @@ def test_addresses_of_this_host(load_text) -> None:
     assert load_text(RULE).interface_addresses == (
         "127.0.0.1", "::1", "192.0.2.1", "2001:db8::1", "198.51.100.1",
     )  # fmt: skip
+
+
+def test_databases_and_users_of_the_system(load_text) -> None:
+    """db:/path is made by makemap, and does for a list and for a mapping; getpwnam asks the system."""
+    conf = load_text(f"""
+table made db:/etc/mail/made.db
+table "also made" "db:/etc/mail/a b.db"
+table people getpwnam
+action in maildir alias <made>
+match for domain <made> action in
+{RULE}""")
+    assert (conf.tables["made"].kind, conf.tables["made"].path) == ("db", "/etc/mail/made.db")
+    assert conf.tables["also made"].path == "/etc/mail/a b.db"
+    assert (conf.tables["people"].kind, conf.tables["people"].path) == ("getpwnam", "")
+    assert conf.table_uses == {"made": ("alias", "domain")}

@@ -79,6 +79,8 @@ table many {
 }
 table file "/etc/mail/x"
 table labels { l = bob:secret }
+table made db:/etc/mail/made.db
+table people getpwnam
 
 ca roots cert "/roots"
 pki mx.example.org cert "/c" key "/k"
@@ -116,6 +118,8 @@ def test_the_printed_text(load_text) -> None:
         table many { a b c d e }
         table file file:/etc/mail/x
         table labels { l = "bob:secret" }
+        table made db:/etc/mail/made.db
+        table people getpwnam
         listen on $nic tag t hostname h.example tls pki mx.example.org auth <users>
         listen on 203.0.113.7 smtps pki mx.example.org
         listen on socket tag inside

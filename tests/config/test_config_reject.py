@@ -33,11 +33,23 @@ SYNTAX = [
 TABLE = [
     ("table t /x", '1: expected a path in quotes, file:/path or "{" on the same line, found "/"'),
     ("table t", '1: expected a path in quotes, file:/path or "{" on the same line, found the end of the line'),
-    ("table t x", '1: expected a path that starts with "/", file:/path or values in braces, found "x"'),
-    ("table t file:x", '1: expected a path that starts with "/", file:/path or values in braces, found "file:x"'),
-    ("table t db:/etc/mail/t.db", "1: table type db is not supported yet"),
+    ("table t x", '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "x"'),
+    (
+        "table t file:x",
+        '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "file:x"',
+    ),
+    ("table t db", '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "db"'),
+    (
+        "table t db:t.db",
+        '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "db:t.db"',
+    ),
     ("table t sqlite:/etc/mail/t", "1: table type sqlite is not supported yet"),
-    ("table t getpwnam", "1: table type getpwnam is not supported yet"),
+    ("table t getpwnam:/x", "1: getpwnam asks the system and takes no path"),
+    ("table t getpwnam:", "1: getpwnam asks the system and takes no path"),
+    (
+        "table t getpwnam\nmatch for domain <t> reject",
+        '2: table "t" knows the users of the system, and cannot be used for for domain',
+    ),
     ("table t {1,2}", "1: expected a value, found the number 1; quote it to use it as text"),
     ("table t {}", '1: expected a value, found "}"'),
     ("table t { a, }", '1: expected a value, found "}"'),

@@ -107,11 +107,11 @@ def test_rules_look_at_the_new_table(world: Updating) -> None:
 
     assert outside() == 550
     assert world.update("domains", b"# now\nexample.org\nexample.net\n") == m.TableRead(
-        7, True, "table domains: 2 entries"
+        7, True, "table domains: 2 entries", "domains"
     )
     assert outside() == 524  # the domain is ours now, and the virtual table does not know the recipient
     assert world.code("list@example.com") == 250  # relayed: from local for any
-    assert world.update("patterns", b"^s@\n") == m.TableRead(7, True, "table patterns: 1 entry")
+    assert world.update("patterns", b"^s@\n") == m.TableRead(7, True, "table patterns: 1 entry", "patterns")
     assert world.code("list@example.com") == 550
     assert world.code("list@example.com", "other@far.org") == 250
 
@@ -205,11 +205,11 @@ def test_an_error_keeps_the_old_table(world: Updating, name: str, data: bytes, t
     assert world.code("list@example.com") == 250
     if name in ("inline", "nonsense"):
         fd = world.begin(name, data, 9)
-        assert world.parent.take() == m.TableRead(9, False, text)
+        assert world.parent.take() == m.TableRead(9, False, text, name)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
     else:
-        assert world.update(name, data) == m.TableRead(7, False, text)
+        assert world.update(name, data) == m.TableRead(7, False, text, name)
     assert (world.code("list@example.com"), world.code("x@example.com")) == (250, 524)
     assert world.code("list@example.com", "spam@x.org") == 550
     assert world.auth("alice", "secret") == "ok"
@@ -231,7 +231,7 @@ def test_too_much_to_do_is_said(world: Updating, monkeypatch: pytest.MonkeyPatch
     """An update that cannot be taken is answered, too."""
     monkeypatch.setattr("smtpd_ps.lookup.checking.MAX_QUEUED", 0)
     fd = world.begin("domains", b"x\n", 5)
-    assert world.parent.take() == m.TableRead(5, False, "too much to do; try again")
+    assert world.parent.take() == m.TableRead(5, False, "too much to do; try again", "domains")
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
 

@@ -26,7 +26,7 @@ class FakeGeneration:
         self.ready, self.fail = on_ready, on_failed
         self.crew = SimpleNamespace(children={})
         self.agents = [SimpleNamespace(running={}, reap=lambda: None, end=lambda: None)]
-        self.tables = SimpleNamespace(end=lambda: None)
+        self.tables = SimpleNamespace(end=lambda: None, watch=lambda _loop: None)
         self.programs = SimpleNamespace(running=[], reap=lambda: None, release=lambda: None, end=lambda: None)
         self.hurried = False
         self.said: list[str] = []

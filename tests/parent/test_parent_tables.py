@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +13,9 @@ from smtpd_ps.runtime.log import Log
 
 
 class Told:
-    def __init__(self, paths: dict[str, str]) -> None:
+    def __init__(self, paths: dict[str, str], *databases: str) -> None:
         self.said: list[tuple[Process, m.Message, tuple[int, ...]]] = []
-        self.files = TableFiles(Log(Process.PARENT, foreground=True), paths, self.tell)
+        self.files = TableFiles(Log(Process.PARENT, foreground=True), paths, self.tell, frozenset(databases))
 
     def tell(self, process: Process, message: m.Message, *fds: int) -> None:
         self.said.append((process, message, fds))
@@ -86,3 +87,66 @@ def test_what_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
         assert message.text == f"{told.files.paths[name]}: {reason}"
         assert fds == ()
     assert set(os.listdir("/dev/fd")) <= before  # others' may be collected meanwhile
+
+
+def test_a_database_that_was_made_anew_is_handed_over(tmp_path: Path) -> None:
+    """Seen by its device, inode, size or time; once for each change; nobody is answered."""
+    path = tmp_path / "t.db"
+    path.write_text("one")
+    told = Told({"t": str(path), "other": str(path)}, "t")
+    told.files.look()
+    assert told.said == []
+    for number, change in enumerate((lambda: path.write_text("longer"), lambda: replace(path, "two"))):
+        change()
+        told.files.look()
+        process, message, (fd,) = told.take()
+        assert (process, message) == (Process.LOOKUP, m.TableFile(0, "t"))
+        assert os.read(fd, 10) == (b"longer", b"two")[number]
+        os.close(fd)
+        told.files.look()
+        told.files.read(m.TableRead(0, number == 0, "damaged", "t"))
+        told.files.read(m.TableRead(0, True, "again", "t"))  # nobody asked
+        told.files.read(m.TableRead(0, True, "", "other"))
+        assert told.said == []
+
+
+def replace(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.rename(path)
+
+
+def test_a_database_that_is_gone_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What lookup has stays in use; when the file is there again it is handed over."""
+    path = tmp_path / "t.db"
+    path.write_text("one")
+    told = Told({"t": str(path)}, "t")
+    path.unlink()
+    told.files.look()
+    told.files.look()
+    assert capsys.readouterr().err.count(f"table t stays as it was: {path} is gone") == 1
+    path.mkdir()
+    told.files.look()
+    told.files.look()
+    assert capsys.readouterr().err.count(f"table t stays as it was: {path}: is not a regular file") == 1
+    path.rmdir()
+    path.write_text("two")
+    told.files.look()
+    os.close(told.take()[2][0])
+    assert told.said == []
+
+
+def test_nothing_is_watched_without_need(tmp_path: Path) -> None:
+    """Without a database there is no timer, and with one none after the end."""
+    later: list[object] = []
+    loop = SimpleNamespace(call_later=lambda _secs, call: later.append(call))
+    path = tmp_path / "t"
+    path.write_text("a")
+    Told({"t": str(path)}).files.watch(loop)  # type: ignore[arg-type]
+    assert later == []
+    told = Told({"t": str(path)}, "t")
+    told.files.watch(loop)  # type: ignore[arg-type]
+    assert len(later) == 1
+    told.files.end()
+    told.files.watch(loop)  # type: ignore[arg-type]
+    assert len(later) == 1

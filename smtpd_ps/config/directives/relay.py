@@ -123,7 +123,7 @@ def _backup(p: Parser, draft: _Draft, option: Token) -> None:
             p.report(option, "backup host must come after host")
         token = p.peek()
         table = p.draft.tables.get(table_argument(p, "backup host", "relayhosts"))
-        if table is not None and table.kind == "file":
+        if table is not None and table.kind in ("file", "db"):
             p.report(token, "backup host needs its list in smtpd.conf")
         elif table is not None and table.kind == "list":
             draft.set(backup_hosts=_urls(p, draft, token, table))
@@ -150,7 +150,7 @@ def _hosts(p: Parser, draft: _Draft) -> None:
     table = p.draft.tables.get(name)
     if table is None or table.kind == "map":
         return
-    if table.kind == "file":
+    if table.kind in ("file", "db"):
         draft.set(host_table=name)
     else:
         draft.set(hosts=_urls(p, draft, token, table))

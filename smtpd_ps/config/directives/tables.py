@@ -14,14 +14,14 @@ MAX_KEY = 1023  # table_static.c
 MAX_VALUE = 2048  # contract.values.Line
 MAX_ENTRIES = 100_000  # contract.settings.TableSettings
 _FILE_TYPES = ("", "file", "static")
-_UNSUPPORTED_TYPES = ("db", "getpwnam", "proc")
+_UNSUPPORTED_TYPES = ("proc",)
 _WORDS = {"list": "list", "map": "mapping"}
 
 Entries = tuple[tuple[str, str], ...]
 
 
 def table(p: Parser) -> None:
-    """`table NAME [file:]/path`, `table NAME { values }`."""
+    """`table NAME [file:]/path`, `table NAME db:/path`, `table NAME getpwnam`, `table NAME { values }`."""
     where = p.where
     name = p.name("the name of a table", blanks=True)
     known = p.draft.tables.get(name)
@@ -43,17 +43,21 @@ def table(p: Parser) -> None:
 def _file_table(p: Parser, name: str, where: Where) -> Table:
     token = p.peek()
     text = p.string("a path or type:/path", MAX_PATH)
+    if text == "getpwnam":
+        return Table(name, "getpwnam", (), "", where)
     backend, path = ("", text) if text.startswith("/") else text.split(":", 1) if ":" in text else (text, "")
-    if backend not in _FILE_TYPES:
+    if backend == "getpwnam":
+        p.fail(token, "getpwnam asks the system and takes no path")
+    if backend != "db" and backend not in _FILE_TYPES:
         known = backend in _UNSUPPORTED_TYPES or path.startswith("/")
         p.fail(token, f"table type {backend} is not supported yet" if known else _no_source(text))
     if not path.startswith("/"):
         p.fail(token, _no_source(text))
-    return Table(name, "file", (), path, where)
+    return Table(name, "db" if backend == "db" else "file", (), path, where)
 
 
 def _no_source(text: str) -> str:
-    return f'expected a path that starts with "/", file:/path or values in braces, found "{text}"'
+    return f'expected a path that starts with "/", file:/path, db:/path or values in braces, found "{text}"'
 
 
 def inline_values(p: Parser) -> tuple[TableKind, Entries]:
@@ -139,6 +143,12 @@ def _check_use(p: Parser, name: str, purpose: str, use: TableUse, token: Token) 
         if not kinds_for(known) and before:
             is_a = _WORDS[before[0]]
             p.draft.report(where, f'{purpose} needs {NEEDS[wanted[0]]}, but table "{name}" is used as a {is_a} above')
+        return
+    if kind == "db":
+        return  # of a mapping the keys are a list, and of a list lookup says that it is none
+    if kind == "getpwnam":
+        if use != "userinfo":
+            p.draft.report(where, f'table "{name}" knows the users of the system, and cannot be used for {purpose}')
         return
     if kind not in wanted:
         what = "these values are" if in_place else f'table "{name}" is'
