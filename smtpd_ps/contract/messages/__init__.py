@@ -62,6 +62,7 @@ from smtpd_ps.contract.messages.receive import (
     Commit,
     CommitFile,
     Committed,
+    Greet,
     IdLease,
     PeerInfo,
     PeerQuery,
@@ -69,6 +70,8 @@ from smtpd_ps.contract.messages.receive import (
     RcptRefuse,
     RcptReply,
     RcptRequest,
+    SenderQuery,
+    SenderReply,
     SessionEnd,
 )
 from smtpd_ps.contract.messages.setup import (
@@ -138,6 +141,9 @@ __all__ = [
     "LogLevel",
     "PeerQuery",
     "PeerInfo",
+    "Greet",
+    "SenderQuery",
+    "SenderReply",
     "AuthRequest",
     "AuthReply",
     "RcptRequest",
