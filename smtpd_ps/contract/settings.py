@@ -77,7 +77,7 @@ class ListenerSettings(Value, frozen=True):
     filter_phases: U32 = 0  # in which lookup has a filter of this listener to apply; sums of FILTER_PHASES
     verify: bool = False  # a client must show a certificate
     ca: Name = ""  # whose Asset holds the CAs that clients' certificates are checked against; "": the system's
-    protocols: Line = ""  # TLS versions as smtpd.conf writes them (pure/tls_protocols); "": all that are safe
+    protocols: Annotated[tuple[TlsVersion, ...], Meta(max_length=2)] = ()  # none: all that smtpd_ps speaks
     ciphers: Line = ""  # "": those of SmtpSettings
     hostnames: bool = False  # lookup says with which name to greet (Greet)
     senders: bool = False  # lookup says who may send as whom (SenderQuery)

@@ -17,6 +17,7 @@ from smtpd_ps.lookup.dns_exchange import Servers
 from smtpd_ps.lookup.explain import Explanations
 from smtpd_ps.lookup.files import Files
 from smtpd_ps.lookup.filters import FilterDesk
+from smtpd_ps.lookup.listener_tables import ListenerDesk
 from smtpd_ps.lookup.mail_hosts import MailExchangers
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.lookup.peers import Peers
@@ -31,6 +32,8 @@ from smtpd_ps.pure.expand import Action, Expander
 from smtpd_ps.pure.match_rules import RuleBook
 from smtpd_ps.pure.table import Table
 from smtpd_ps.runtime.loop import Loop
+
+_OfSession = m.PeerQuery | m.SenderQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd
 
 
 class Sender(Protocol):
@@ -65,9 +68,12 @@ class Desk:
         to = self._to
         rules, expander = self._rules(), self._expander()
         self.sessions = Sessions(rules)
+        self._listeners = ListenerDesk(
+            settings.listeners, self.sessions, files.tables, settings.sub_address_delimiter, self._to_smtp, warn
+        )
         self._users = Users(loop, to(Process.PARENT))
         self._recipients = Recipients(
-            loop, self.sessions, expander, self._users,
+            loop, self.sessions, expander, self._users, self._listeners.allows,
             to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn,
         )  # fmt: skip
         self._credentials = Credentials(
@@ -103,6 +109,7 @@ class Desk:
         self._recipients.use(expander)
         self._explanations.use(rules, expander)
         self._credentials.use(self._tables)
+        self._listeners.use(self._tables)
         self._routes.use(self._tables)
         self._filters.use(self._tables)
 
@@ -112,7 +119,9 @@ class Desk:
         if process is Process.PARENT:
             self._programs.attach(channel.send)
 
-    def _to_smtp(self, message: m.PeerInfo | m.AuthReply | m.RcptRefuse | m.FilterAnswer) -> None:
+    def _to_smtp(
+        self, message: m.Greet | m.PeerInfo | m.SenderReply | m.AuthReply | m.RcptRefuse | m.FilterAnswer
+    ) -> None:
         """To the process that has the session."""
         self._peers[Process.SMTP, seat_of_session(message.session)].send(message)
 
@@ -124,7 +133,7 @@ class Desk:
         """What an smtp process may say: of its own sessions only."""
 
         def own(handler: Callable[..., None]) -> Callable[..., None]:
-            def handle(message: m.PeerQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd) -> None:
+            def handle(message: _OfSession) -> None:
                 if seat_of_session(message.session) != seat:
                     self._fail(f"smtp {seat} names a session of smtp {seat_of_session(message.session)}")
                 handler(message)
@@ -134,6 +143,7 @@ class Desk:
         return {
             m.PeerQuery: own(self._peer),
             m.AuthRequest: own(self._credentials.requested),
+            m.SenderQuery: own(self._listeners.requested),
             m.RcptRequest: own(self._recipients.requested),
             m.FilterRequest: own(self._filters.requested),
             m.SessionEnd: own(self._session_end),
@@ -163,6 +173,7 @@ class Desk:
 
     def _peer(self, query: m.PeerQuery) -> None:
         session = self.sessions.open(query.session, query.address, query.tag)
+        self._listeners.opened(query.session, session, query.listener)
         if session is None:
             self._warn("too many sessions")
             self._to_smtp(m.PeerInfo(query.session, "", False))

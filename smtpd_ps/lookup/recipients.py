@@ -22,6 +22,8 @@ CACHE_ENTRIES = 50_000
 MAX_HELD = 1000  # recipients of a session that wait for the client's name
 DECISION_SECS = 10.0  # of one that depends on a user, who may come or go
 
+NOT_THAT_SENDER = Refused(530, "Sender rejected")
+
 Decision = Accepted | Refused
 _Key = tuple[int, int, str, str | None, str | None, bool | None]
 
@@ -35,12 +37,14 @@ class Recipients:
         sessions: Sessions,
         expander: Expander,
         users: Users,
+        may_send: Callable[[Session, str], bool],
         accept: Callable[[RcptAccept], None],
         refuse: Callable[[RcptRefuse], None],
         bounce: Callable[[BounceRoute], None],
         warn: Callable[[str], None],
     ) -> None:
         self._loop, self._sessions, self._expander, self._users = loop, sessions, expander, users
+        self._may_send = may_send
         self._accept, self._refuse, self._bounce, self._warn = accept, refuse, bounce, warn
         self._decisions: Cache[_Key, Decision] = Cache(CACHE_ENTRIES)
 
@@ -72,6 +76,9 @@ class Recipients:
                 self._answer(request, session, TEMPORARY)
                 return
             session.valid_sender = request.sender
+        if session.senders and not self._may_send(session, request.sender):
+            self._answer(request, session, NOT_THAT_SENDER)
+            return
         key = self._key(session, request)
         decision = self._decisions.get(key, self._loop.now())
         if decision is not None:
