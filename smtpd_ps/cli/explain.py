@@ -30,6 +30,9 @@ _WORDS: dict[StepKind, str] = {
     "host": "  to {subject}, {text}",
     "refused": "=> refused: {text}",
     "note": "  ({text})",
+    "userbase": "  {subject} {text}",
+    "forward": "  {subject}: {text}",
+    "include": "  included {subject}: {text}",
 }
 
 

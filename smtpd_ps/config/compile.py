@@ -17,7 +17,9 @@ from smtpd_ps.config.model import (
     Chain,
     Configuration,
     ConfigurationError,
+    ExpandOnly,
     Filter,
+    ForwardOnly,
     Lmtp,
     Maildir,
     Mbox,
@@ -40,7 +42,6 @@ from smtpd_ps.contract.settings import (
     FilterSettings,
     KeysSettings,
     ListenerSettings,
-    ListenerTables,
     LookupSettings,
     MtaLimits,
     PkiSettings,
@@ -99,7 +100,7 @@ def compile_settings(
     """
     # What relays offer is OpenSSL's own choice as long as smtpd.conf says nothing: they meet servers of any age.
     ciphers = conf.options.ciphers if conf.options.ciphers != Options().ciphers else ""
-    actions = {name: _action(action, ciphers) for name, action in conf.actions.items()}
+    actions = {name: _action(conf, action, ciphers) for name, action in conf.actions.items()}
     tables = _used_tables(conf)
     listening = tuple(dict.fromkeys(name for listener in conf.listeners for name in listener.pki))
     relaying = tuple(dict.fromkeys(action.relay_pki for action in actions.values() if action.relay_pki))
@@ -159,10 +160,17 @@ def _bounded(conf: Configuration, settings: V) -> V:
     return settings
 
 
-_KINDS: dict[type[Method], ActionKind] = {Maildir: "maildir", Mbox: "mbox", Lmtp: "lmtp", Relay: "relay"}
+_KINDS: dict[type[Method], ActionKind] = {
+    Maildir: "maildir",
+    Mbox: "mbox",
+    Lmtp: "lmtp",
+    Relay: "relay",
+    ExpandOnly: "expand-only",
+    ForwardOnly: "forward-only",
+}
 
 
-def _action(action: Action, default_ciphers: str) -> ActionSettings:
+def _action(conf: Configuration, action: Action, default_ciphers: str) -> ActionSettings:
     method = action.method
     maildir = method if isinstance(method, Maildir) else Maildir("")
     lmtp = method if isinstance(method, Lmtp) else Lmtp("", rcpt_to=False)
@@ -172,6 +180,7 @@ def _action(action: Action, default_ciphers: str) -> ActionSettings:
         kind=_KINDS[type(method)],
         alias_table=action.alias_table,
         virtual_table=action.virtual_table,
+        userbase_table=_userbase(conf, action),
         user=action.user,
         ttl_secs=action.ttl_secs,
         maildir_path=maildir.path,
@@ -209,9 +218,15 @@ def _mta_limits(options: Options) -> MtaLimits:
     )
 
 
+def _userbase(conf: Configuration, action: Action) -> str:
+    """The table, "" where it is that of the system's users."""
+    table = conf.tables.get(action.userbase_table)
+    return table.name if table is not None and table.kind != "getpwnam" else ""
+
+
 def _shape(action: ActionSettings) -> RouteShape:
     match action.kind:
-        case "maildir" | "mbox":
+        case "maildir" | "mbox" | "expand-only" | "forward-only":  # of the last two only what has a target of its own
             return "agent"
         case "lmtp":
             return "lmtp"
@@ -220,9 +235,7 @@ def _shape(action: ActionSettings) -> RouteShape:
 
 
 def _pki(conf: Configuration, names: tuple[str, ...]) -> tuple[PkiSettings, ...]:
-    return tuple(
-        PkiSettings(name, conf.pki[name].cert_path, conf.pki[name].key_path, conf.pki[name].dhe) for name in names
-    )
+    return tuple(PkiSettings(name, conf.pki[name].cert_path, conf.pki[name].key_path) for name in names)
 
 
 def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings, ...]:
@@ -240,18 +253,6 @@ def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings,
             auth=listener.auth,
             auth_table=listener.auth_table,
             filter_phases=_phases(conf, listener.filter),
-            verify=listener.verify,
-            ca=listener.ca if listener.verify else "",
-            protocols=listener.protocols,
-            ciphers=listener.ciphers,
-            hostnames=bool(listener.hostnames),
-            senders=bool(listener.senders),
-            masquerade=listener.masquerade,
-            mask_source=listener.mask_source,
-            received_auth=listener.received_auth,
-            dsn=not listener.no_dsn,
-            proxy="none" if not listener.proxy else "listed" if listener.proxies else "any",
-            proxies=tuple(key for key, _value in conf.tables[listener.proxies].entries) if listener.proxies else (),
         )
         for index, (listener, address) in enumerate(bound)
     ]
@@ -264,8 +265,6 @@ def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings,
             hostname=conf.hostname,
             tag=conf.socket.tag,
             filter_phases=_phases(conf, conf.socket.filter),
-            mask_source=conf.socket.mask_source,
-            dsn=not conf.socket.no_dsn,
         )
     )
     return tuple(made)
@@ -303,15 +302,6 @@ def _listener_filters(conf: Configuration) -> tuple[tuple[int, str], ...]:
     return tuple((index, name) for index, name in enumerate((*names, conf.socket.filter)) if name)
 
 
-def _listener_tables(conf: Configuration) -> tuple[ListenerTables, ...]:
-    bound = [(listener, address) for listener in conf.listeners for address in listener.addresses]
-    return tuple(
-        ListenerTables(index, address, listener.hostnames, listener.senders)
-        for index, (listener, address) in enumerate(bound)
-        if listener.hostnames or listener.senders
-    )
-
-
 def _lookup(
     conf: Configuration, actions: tuple[ActionSettings, ...], tables: tuple[Table, ...], resolver: str
 ) -> LookupSettings:
@@ -335,7 +325,6 @@ def _lookup(
         sub_address_delimiter=conf.options.sub_address_delimiter,
         filters=tuple(_filter(each) for each in conf.filters.values()),
         listener_filters=_listener_filters(conf),
-        listeners=_listener_tables(conf),
     )
 
 
@@ -362,8 +351,6 @@ def _assets(
 ) -> tuple[AssetPlan, ...]:
     plans = [AssetPlan(Process.LOOKUP, "table", t.name, t.path) for t in tables if t.path]
     plans += [AssetPlan(Process.SMTP, "cert", name, conf.pki[name].cert_path) for name in listening]
-    authorities = dict.fromkeys(listener.ca for listener in conf.listeners if listener.verify and listener.ca)
-    plans += [AssetPlan(Process.SMTP, "ca", name, conf.authorities[name].cert_path) for name in authorities]
     plans += [AssetPlan(Process.DELIVERY, "cert", name, conf.pki[name].cert_path) for name in relaying]
     relays = (action.method for action in conf.actions.values() if isinstance(action.method, Relay))
     for name in dict.fromkeys(relay.ca for relay in relays if relay.ca):

@@ -11,7 +11,6 @@ from typing import Literal
 from smtpd_ps.contract.settings import (
     AuthOffer,
     ConditionKind,
-    Dhe,
     FilterCondition,
     FilterDecision,
     FilterPhase,
@@ -80,7 +79,6 @@ class Pki:
     cert_path: str
     key_path: str
     where: Where
-    dhe: Dhe = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +155,6 @@ class Listener:
     tag: str
     where: Where
     filter: str = ""
-    verify: bool = False
-    ca: str = ""
-    protocols: tuple[TlsVersion, ...] = ()
-    ciphers: str = ""
-    hostnames: str = ""  # tables, "" for none
-    senders: str = ""
-    masquerade: bool = False
-    mask_source: bool = False
-    received_auth: bool = False
-    no_dsn: bool = False
-    proxy: bool = False
-    proxies: str = ""  # an inline table; without one anybody may send a PROXY header
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +164,6 @@ class SocketListener:
     tag: str
     where: Where
     filter: str = ""
-    mask_source: bool = False
-    no_dsn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +211,17 @@ class Relay:
     backup_hosts: tuple[str, ...] = ()  # relay URLs, tried in order when `hosts` fail
 
 
-Method = Maildir | Mbox | Lmtp | Relay
+@dataclass(frozen=True, slots=True)
+class ExpandOnly:
+    """Deliver to nobody but to what an alias, a virtual table or a .forward names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOnly:
+    """Send on what an alias, a virtual table or a .forward sends elsewhere, and nothing else."""
+
+
+Method = Maildir | Mbox | Lmtp | Relay | ExpandOnly | ForwardOnly
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +235,7 @@ class Action:
     user: str
     ttl_secs: int  # 0: the queue's
     where: Where
+    userbase_table: str = ""
 
 
 @dataclass(frozen=True, slots=True)

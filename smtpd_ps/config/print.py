@@ -15,7 +15,9 @@ from smtpd_ps.config.model import (
     Chain,
     Condition,
     Configuration,
+    ExpandOnly,
     Filter,
+    ForwardOnly,
     Listener,
     Lmtp,
     Maildir,
@@ -116,8 +118,7 @@ def _certificates(conf: Configuration) -> Iterator[str]:
     for authority in conf.authorities.values():
         yield f"ca {word(authority.name)} cert {word(authority.cert_path)}"
     for pki in conf.pki.values():
-        dhe = f"dhe {pki.dhe}" if pki.dhe != "none" else ""
-        yield _joined(f"pki {word(pki.name)} cert {word(pki.cert_path)} key {word(pki.key_path)}", dhe)
+        yield f"pki {word(pki.name)} cert {word(pki.cert_path)} key {word(pki.key_path)}"
 
 
 def _filters(conf: Configuration) -> Iterator[str]:
@@ -170,8 +171,6 @@ def _filter_option(conf: Configuration, name: str) -> str:
 def _listeners(conf: Configuration) -> Iterator[str]:
     yield _joined(
         "listen on socket",
-        "mask-src" if conf.socket.mask_source else "",
-        "no-dsn" if conf.socket.no_dsn else "",
         f"tag {word(conf.socket.tag)}" if conf.socket.tag else "",
         _filter_option(conf, conf.socket.filter),
     )
@@ -186,20 +185,10 @@ def _listener(conf: Configuration, listener: Listener) -> str:
         f"listen on {word(listener.target)}",
         _FAMILIES[listener.family],
         f"port {listener.port}",
-        _joined(_OFFERS[listener.tls], "verify" if listener.verify else ""),
-        f"ca {word(listener.ca)}" if listener.ca else "",
-        f"protocols {word(','.join(listener.protocols))}" if listener.protocols else "",
-        f"ciphers {word(listener.ciphers)}" if listener.ciphers else "",
+        _OFFERS[listener.tls],
         *(f"pki {word(name)}" for name in listener.pki),
         _option(conf, _AUTH[listener.auth], listener.auth_table),
         f"hostname {word(listener.hostname)}" if listener.hostname != conf.hostname else "",
-        _option(conf, "hostnames", listener.hostnames) if listener.hostnames else "",
-        _option(conf, "senders", listener.senders) if listener.senders else "",
-        "masquerade" if listener.masquerade else "",
-        "mask-src" if listener.mask_source else "",
-        "received-auth" if listener.received_auth else "",
-        "no-dsn" if listener.no_dsn else "",
-        _option(conf, "proxy-v2 from", listener.proxies) if listener.proxies else "proxy-v2" if listener.proxy else "",
         f"tag {word(listener.tag)}" if listener.tag else "",
         _filter_option(conf, listener.filter),
     )
@@ -211,6 +200,7 @@ def _action(conf: Configuration, action: Action) -> str:
         _method(conf, action),
         _option(conf, "alias", action.alias_table) if action.alias_table else "",
         _option(conf, "virtual", action.virtual_table) if action.virtual_table else "",
+        _option(conf, "userbase", action.userbase_table) if action.userbase_table else "",
         f"user {word(action.user)}" if action.user else "",
         f"ttl {delay(action.ttl_secs)}" if action.ttl_secs else "",
     )
@@ -224,6 +214,10 @@ def _method(conf: Configuration, action: Action) -> str:
             return "mbox"
         case Lmtp(destination, rcpt_to):
             return _joined("lmtp", word(destination), "rcpt-to" if rcpt_to else "")
+        case ExpandOnly():
+            return "expand-only"
+        case ForwardOnly():
+            return "forward-only"
         case Relay() as relay:
             return _relay(conf, relay)
         case never:

@@ -111,8 +111,8 @@ _PARENT = Policy(
     confined=False,
     descriptors=(
         *_DESCRIPTORS,
-        Grant("pipe", "signals wake its loop through one; a program that starts gets its ends of others"),
-        Grant("file", "the pid file, and files it opens for a child that is starting"),
+        Grant("pipe", "signals wake its loop through one; programs that start, and lookup, get ends of others"),
+        Grant("file", "the pid file, files it opens for a child that is starting, and included ones for lookup"),
         Grant("tcp-listener", "kept to hand to the next set of children"),
         Grant("unix-listener", "the control and submission sockets, to hand to the next set of children"),
     ),
@@ -199,7 +199,7 @@ _LOOKUP = Policy(
         Grant("udp", "DNS queries"),
         Grant("tcp", "DNS answers that do not fit into UDP"),
         Grant("table", "databases, and a file that is read again for that moment; read-only, opened by the parent"),
-        Grant("pipe", "threads wake the loop; filter and table programs are at the other ends, made by the parent"),
+        Grant("pipe", "threads wake the loop; made by the parent: to filter and table programs, with a .forward in it"),
         Grant("eventfd", "threads wake the loop"),
     ),
     limits=_files(2048, "a socket for each outstanding DNS query, three pipes for each program"),
@@ -214,7 +214,7 @@ _LOOKUP = Policy(
     promises=(
         _STDIO,
         Grant("inet", "asks name servers"),
-        Grant("recvfd", "tables that are read again, databases made anew, pipes to programs that are started again"),
+        Grant("recvfd", "tables read again, databases made anew, included files, pipes of programs and .forwards"),
     ),
     capsicum=Capsicum(False, "capability mode refuses connect and bind to addresses, which DNS needs"),
 )

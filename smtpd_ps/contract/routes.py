@@ -112,10 +112,6 @@ ROUTES: tuple[Route, ...] = (
     # Signatures, on a blocking channel of their own.
     Route(70, m.Sign, _gather((SMTP, DELIVERY), KEYS), _ANY, 2 * KIB, answer="Signature"),
     Route(71, m.Signature, _fan(KEYS, (SMTP, DELIVERY)), _ANY, 2 * KIB),
-    # Listeners with tables.
-    Route(150, m.Greet, ((LOOKUP, SMTP),), _SERVE, 1 * KIB),
-    Route(151, m.SenderQuery, ((SMTP, LOOKUP),), _SERVE, 4 * KIB, answer="SenderReply"),
-    Route(152, m.SenderReply, ((LOOKUP, SMTP),), _SERVE, 64),
     # The operator.
     Route(80, m.ShowQueue, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="QueueRow, Done"),
     Route(81, m.ShowEnvelope, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="TextPart, Done"),
@@ -148,6 +144,15 @@ ROUTES: tuple[Route, ...] = (
     Route(114, m.ControlReload, _fan(PARENT, (CONTROL,)), _RUN, 64),
     Route(115, m.Retire, _fan(PARENT, (SMTP, DELIVERY)), _RUN, 64, answer="Drained; smtp: Retired before"),
     Route(116, m.Retired, _gather((SMTP,), PARENT), _DRAIN, 64),
+    # Expansion.
+    Route(130, m.ForwardOpen, ((LOOKUP, PARENT),), _SERVE, 4 * KIB, answer="ForwardFile or ForwardNone"),
+    Route(131, m.ForwardFile, ((PARENT, LOOKUP),), _SERVE, 64, ("pipe",)),
+    Route(132, m.ForwardNone, ((PARENT, LOOKUP),), _SERVE, 16 * KIB),
+    Route(133, m.IncludeOpen, ((LOOKUP, PARENT),), _SERVE, 8 * KIB, answer="IncludeFile or IncludeNone"),
+    Route(134, m.IncludeFile, ((PARENT, LOOKUP),), _SERVE, 64, ("file",)),
+    Route(135, m.IncludeNone, ((PARENT, LOOKUP),), _SERVE, 16 * KIB),
+    Route(136, m.UserbaseQuery, ((PARENT, LOOKUP),), _SERVE, 2 * KIB, answer="UserbaseInfo"),
+    Route(137, m.UserbaseInfo, ((LOOKUP, PARENT),), _SERVE, 8 * KIB),
     # Filter and table programs.
     Route(180, m.Program, ((PARENT, LOOKUP),), _ANY, 512, ("its input", "its output", "its errors"),
           "ProgramFailed, if ever"),

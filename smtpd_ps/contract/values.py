@@ -25,7 +25,7 @@ TargetSource = Literal["", "alias", "forward"]
 ProgramKind = Literal["filter", "table"]
 StepKind = Literal[
     "client", "address", "user", "target", "rule", "entry", "no-entry", "duplicate", "passwd", "deliver", "host",
-    "refused", "note",
+    "refused", "note", "userbase", "forward", "include",
 ]  # fmt: skip
 ReplyCode = Annotated[int, Meta(ge=200, le=599)]
 
@@ -87,6 +87,14 @@ class Dsn(Value, frozen=True):
     orcpt: Annotated[str, Meta(max_length=500)] = ""
     ret: Annotated[str, Meta(pattern="^(FULL|HDRS)?$")] = ""
     envid: Annotated[str, Meta(max_length=100)] = ""
+
+
+class Account(Value, frozen=True):
+    """Who a user of a userbase is. The parent takes one from lookup alone, and no low uid (parent/accounts)."""
+
+    uid: U32
+    gid: U32
+    home: Path
 
 
 class Client(Value, frozen=True):

@@ -17,7 +17,7 @@ from smtpd_ps.lookup.dns_exchange import Servers
 from smtpd_ps.lookup.explain import Explanations
 from smtpd_ps.lookup.files import Files
 from smtpd_ps.lookup.filters import FilterDesk
-from smtpd_ps.lookup.listener_tables import ListenerDesk
+from smtpd_ps.lookup.knowledge import Knowledge
 from smtpd_ps.lookup.mail_hosts import MailExchangers
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.lookup.peers import Peers
@@ -27,13 +27,10 @@ from smtpd_ps.lookup.relay_routes import RelayRoutes
 from smtpd_ps.lookup.resolver import Resolver
 from smtpd_ps.lookup.sessions import Sessions
 from smtpd_ps.lookup.table_updates import TableUpdates
-from smtpd_ps.lookup.users import Users
-from smtpd_ps.pure.expand import Action, Expander
+from smtpd_ps.pure.expand import Action, Expander, account_in
 from smtpd_ps.pure.match_rules import RuleBook
-from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.runtime.loop import Loop
-
-_OfSession = m.PeerQuery | m.SenderQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd
 
 
 class Sender(Protocol):
@@ -67,13 +64,11 @@ class Desk:
         book = AddressBook(loop, resolver, files.hosts, has_global_ipv6(settings.local_addresses))
         to = self._to
         rules, expander = self._rules(), self._expander()
+        self._expander_now = expander
         self.sessions = Sessions(rules)
-        self._listeners = ListenerDesk(
-            settings.listeners, self.sessions, files.tables, settings.sub_address_delimiter, self._to_smtp, warn
-        )
-        self._users = Users(loop, to(Process.PARENT))
+        self._knowledge = Knowledge(loop, to(Process.PARENT), warn)
         self._recipients = Recipients(
-            loop, self.sessions, expander, self._users, self._listeners.allows,
+            loop, self.sessions, expander, self._knowledge,
             to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn,
         )  # fmt: skip
         self._credentials = Credentials(
@@ -85,7 +80,7 @@ class Desk:
         )  # fmt: skip
         self._updates = TableUpdates(settings, files.tables, hashes, checking, self._swap, to(Process.PARENT))
         self._explanations = Explanations(
-            settings, rules, expander, self._names, self._users, self._routes, to(Process.CONTROL)
+            settings, rules, expander, self._names, self._knowledge, self._routes, to(Process.CONTROL)
         )
         self._filters = FilterDesk(loop, settings, files.tables, resolver, self._to_smtp, inform, warn)
         self._warn = warn
@@ -105,11 +100,11 @@ class Desk:
         """Use `table` in place of the one of its name, in all that is decided from now on."""
         self._tables = {**self._tables, table.name: table}
         rules, expander = self._rules(), self._expander()
+        self._expander_now = expander
         self.sessions.use(rules)
         self._recipients.use(expander)
         self._explanations.use(rules, expander)
         self._credentials.use(self._tables)
-        self._listeners.use(self._tables)
         self._routes.use(self._tables)
         self._filters.use(self._tables)
 
@@ -119,9 +114,7 @@ class Desk:
         if process is Process.PARENT:
             self._programs.attach(channel.send)
 
-    def _to_smtp(
-        self, message: m.Greet | m.PeerInfo | m.SenderReply | m.AuthReply | m.RcptRefuse | m.FilterAnswer
-    ) -> None:
+    def _to_smtp(self, message: m.PeerInfo | m.AuthReply | m.RcptRefuse | m.FilterAnswer) -> None:
         """To the process that has the session."""
         self._peers[Process.SMTP, seat_of_session(message.session)].send(message)
 
@@ -133,7 +126,7 @@ class Desk:
         """What an smtp process may say: of its own sessions only."""
 
         def own(handler: Callable[..., None]) -> Callable[..., None]:
-            def handle(message: _OfSession) -> None:
+            def handle(message: m.PeerQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd) -> None:
                 if seat_of_session(message.session) != seat:
                     self._fail(f"smtp {seat} names a session of smtp {seat_of_session(message.session)}")
                 handler(message)
@@ -143,7 +136,6 @@ class Desk:
         return {
             m.PeerQuery: own(self._peer),
             m.AuthRequest: own(self._credentials.requested),
-            m.SenderQuery: own(self._listeners.requested),
             m.RcptRequest: own(self._recipients.requested),
             m.FilterRequest: own(self._filters.requested),
             m.SessionEnd: own(self._session_end),
@@ -162,7 +154,12 @@ class Desk:
                 return {m.Explain: self._explanations.requested}
             case Process.PARENT:
                 return {
-                    m.UserInfo: self._users.answered,
+                    m.UserInfo: self._knowledge.user_info,
+                    m.ForwardFile: self._knowledge.forward_file,
+                    m.ForwardNone: self._knowledge.forward_none,
+                    m.IncludeFile: self._knowledge.include_file,
+                    m.IncludeNone: self._knowledge.include_none,
+                    m.UserbaseQuery: self._userbase,
                     m.SystemAuthReply: self._credentials.system_replied,
                     m.TableFile: self._updates.requested,
                     m.Program: self._programs.started,
@@ -173,7 +170,6 @@ class Desk:
 
     def _peer(self, query: m.PeerQuery) -> None:
         session = self.sessions.open(query.session, query.address, query.tag)
-        self._listeners.opened(query.session, session, query.listener)
         if session is None:
             self._warn("too many sessions")
             self._to_smtp(m.PeerInfo(query.session, "", False))
@@ -192,3 +188,14 @@ class Desk:
     def _session_end(self, message: m.SessionEnd) -> None:
         self.sessions.close(message.session)
         self._filters.closed(message.session)
+
+    def _userbase(self, query: m.UserbaseQuery) -> None:
+        """The parent starts an agent for a user of a userbase."""
+        info = m.UserbaseInfo(query.query, temporary=True)
+        action = self._expander_now.actions.get(query.action)
+        if action is not None and action.userbase is not None:
+            try:
+                info = m.UserbaseInfo(query.query, account_in(action.userbase, query.user))
+            except (ValueError, TableUnreadable) as error:
+                self._warn(f"table {action.userbase.name}, user {query.user}: {error}")
+        self._to(Process.PARENT)(info)

@@ -1,8 +1,8 @@
 """What would be done with a mail, told to the operator; nothing is done.
 
 Runs in lookup, on requests of root's smtpctl_ps that control passes on. It runs the same rules and
-expansion as for a client, beside the cache of decisions, asks the parent about users and name
-servers about hosts, and sends nothing to queue.
+expansion as for a client, beside the cache of decisions, asks the parent about users and their files and
+name servers about hosts, and sends nothing to queue.
 """
 
 import ipaddress
@@ -12,11 +12,13 @@ from functools import partial
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, LookupSettings
 from smtpd_ps.contract.values import RouteHost, TlsUse
+from smtpd_ps.lookup.knowledge import Answers, Knowledge
 from smtpd_ps.lookup.peers import Peers
 from smtpd_ps.lookup.relay_routes import RelayRoutes
-from smtpd_ps.lookup.users import Answers, Users
 from smtpd_ps.pure.address import AddressError, parse_path, split
-from smtpd_ps.pure.expand import Delivery, Expander, Refused, UsersNeeded, UserState
+from smtpd_ps.pure.expand import Expander
+from smtpd_ps.pure.expand_outcome import Delivery, Needed, Refused
+from smtpd_ps.pure.expand_questions import Answer, Question
 from smtpd_ps.pure.expand_trace import Step, expand_traced
 from smtpd_ps.pure.match_rules import LOCAL, Facts, RuleBook, Source
 from smtpd_ps.pure.table import TableUnreadable
@@ -43,14 +45,14 @@ class Explanations:
         rules: RuleBook,
         expander: Expander,
         names: Peers,
-        users: Users,
+        knowledge: Knowledge,
         routes: RelayRoutes,
         send: Callable[[m.Message], None],
     ) -> None:
         self._hostname = settings.hostname
         self._settings = {action.name: action for action in settings.actions}
         self._rules, self._expander, self._names = rules, expander, names
-        self._users, self._routes, self._send = users, routes, send
+        self._knowledge, self._routes, self._send = knowledge, routes, send
 
     def use(self, rules: RuleBook, expander: Expander) -> None:
         """Answer by these from now on: a table was read again."""
@@ -76,22 +78,24 @@ class Explanations:
             self._names.ask(request.address, named)
 
     def _run(self, request: m.Explain, name: str | None, sender: str, recipient: str, known: Answers) -> None:
-        """Expand; where users must be asked for, again once they are known."""
+        """Expand; where something must be asked, again once it is known."""
 
-        def state(user: str) -> UserState:
-            return known.get(user) or self._users.state(user)
+        def answer(question: Question) -> Answer | None:
+            return known.get(question) or self._knowledge.known(question)
 
         user = request.user or None
         direct = self._rules.view(Source(request.address, request.tag, user, False, name))
         inner = self._rules.view(Source(request.address, request.tag, user, True, name))
         facts = Facts(request.helo.lower(), request.tls, sender.lower(), "", "")
         try:
-            outcome, steps = expand_traced(self._expander, recipient, facts, direct, inner, state)
+            outcome, steps = expand_traced(self._expander, recipient, facts, direct, inner, answer)
         except TableUnreadable as error:
             self._send(m.Done(request.client, False, str(error)))
             return
-        if isinstance(outcome, UsersNeeded):
-            self._users.ask(outcome.users, lambda more: self._run(request, name, sender, recipient, {**known, **more}))
+        if isinstance(outcome, Needed):
+            self._knowledge.ask(
+                outcome.questions, lambda more: self._run(request, name, sender, recipient, {**known, **more})
+            )
             return
         for step in steps:
             self._tell(request.client, step)
@@ -176,6 +180,8 @@ def _delivery_text(action: ActionSettings, delivery: Delivery) -> str:
             parts += [action.lmtp_destination, *(["rcpt-to"] if action.lmtp_rcpt_to else [])]
         case "relay" if action.relay_tls != "opportunistic":
             parts.append(f"({_TLS[action.relay_tls]})")
+    if delivery.target:
+        parts = [delivery.target]
     user = f", user {delivery.user}" if delivery.user else ""
     return f'action "{action.name}": {" ".join(parts)}{user}'
 

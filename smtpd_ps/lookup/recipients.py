@@ -1,19 +1,21 @@
 """May this recipient be taken, and where does it go?
 
 Runs in lookup, on what strangers gave smtp. Rules and expansion are pure (pure/match_rules,
-pure/expand); here is what they need from outside: users, the cache of decisions, and the
-envelopes made of the outcome.
+pure/expand); here is what they need from outside: what the parent knows, the cache of decisions, and
+the envelopes made of the outcome.
 """
 
 from collections.abc import Callable
 
 from smtpd_ps.contract.messages import BounceQuery, BounceRoute, RcptAccept, RcptRefuse, RcptRequest
-from smtpd_ps.contract.values import Envelope
+from smtpd_ps.contract.values import Client, Dsn, Envelope
 from smtpd_ps.lookup.cache import FOREVER, Cache
+from smtpd_ps.lookup.knowledge import Answers, Knowledge
 from smtpd_ps.lookup.sessions import Session, Sessions
-from smtpd_ps.lookup.users import Answers, Users
 from smtpd_ps.pure.address import mailbox_valid
-from smtpd_ps.pure.expand import TEMPORARY, Accepted, Expander, Refused, UsersNeeded, UserState
+from smtpd_ps.pure.expand import Expander
+from smtpd_ps.pure.expand_outcome import TEMPORARY, Accepted, Delivery, Needed, Refused
+from smtpd_ps.pure.expand_questions import Answer, Question, UserQuestion
 from smtpd_ps.pure.match_rules import Facts
 from smtpd_ps.pure.table import TableUnreadable
 from smtpd_ps.runtime.loop import Loop
@@ -21,8 +23,7 @@ from smtpd_ps.runtime.loop import Loop
 CACHE_ENTRIES = 50_000
 MAX_HELD = 1000  # recipients of a session that wait for the client's name
 DECISION_SECS = 10.0  # of one that depends on a user, who may come or go
-
-NOT_THAT_SENDER = Refused(530, "Sender rejected")
+FILES_SECS = 2.0  # of one that depends on a .forward, or on there being none, or on an included file
 
 Decision = Accepted | Refused
 _Key = tuple[int, int, str, str | None, str | None, bool | None]
@@ -36,15 +37,13 @@ class Recipients:
         loop: Loop,
         sessions: Sessions,
         expander: Expander,
-        users: Users,
-        may_send: Callable[[Session, str], bool],
+        knowledge: Knowledge,
         accept: Callable[[RcptAccept], None],
         refuse: Callable[[RcptRefuse], None],
         bounce: Callable[[BounceRoute], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._loop, self._sessions, self._expander, self._users = loop, sessions, expander, users
-        self._may_send = may_send
+        self._loop, self._sessions, self._expander, self._knowledge = loop, sessions, expander, knowledge
         self._accept, self._refuse, self._bounce, self._warn = accept, refuse, bounce, warn
         self._decisions: Cache[_Key, Decision] = Cache(CACHE_ENTRIES)
 
@@ -52,6 +51,7 @@ class Recipients:
         """Decide anew from now on, with another expander; what was decided is forgotten."""
         self._expander = expander
         self._decisions = Cache(CACHE_ENTRIES)
+        self._knowledge.forget_files()
 
     def requested(self, request: RcptRequest) -> None:
         """Always answered: by RcptAccept to queue or RcptRefuse to smtp."""
@@ -76,9 +76,6 @@ class Recipients:
                 self._answer(request, session, TEMPORARY)
                 return
             session.valid_sender = request.sender
-        if session.senders and not self._may_send(session, request.sender):
-            self._answer(request, session, NOT_THAT_SENDER)
-            return
         key = self._key(session, request)
         decision = self._decisions.get(key, self._loop.now())
         if decision is not None:
@@ -116,30 +113,29 @@ class Recipients:
         done: Callable[[Decision], None],
         answers: Answers | None = None,
     ) -> None:
-        """Expand; where users must be asked for, again once they are known."""
-        known = answers or {}
-        asked_users = False
+        """Expand; where something must be asked, again once it is known."""
+        told = answers or {}
+        keep_secs = FOREVER
 
-        def state(user: str) -> UserState:
-            nonlocal asked_users
-            asked_users = True
-            return known.get(user) or self._users.state(user)
+        def known(question: Question) -> Answer | None:
+            nonlocal keep_secs
+            keep_secs = min(keep_secs, DECISION_SECS if isinstance(question, UserQuestion) else FILES_SECS)
+            return told.get(question) or self._knowledge.known(question)
 
         try:
-            outcome = self._expander.expand(recipient, facts, session.direct, session.reinjected, state)
+            outcome = self._expander.expand(recipient, facts, session.direct, session.reinjected, known)
         except TableUnreadable as error:
             outcome = Refused(TEMPORARY.code, TEMPORARY.text, str(error))
-        if isinstance(outcome, UsersNeeded):
-            self._users.ask(
-                outcome.users,
-                lambda more: self._decide(session, recipient, facts, key, done, {**known, **more}),
+        if isinstance(outcome, Needed):
+            self._knowledge.ask(
+                outcome.questions,
+                lambda more: self._decide(session, recipient, facts, key, done, {**told, **more}),
             )
             return
         if isinstance(outcome, Refused) and outcome.why:
             self._warn(outcome.why)
         if key is not None and (isinstance(outcome, Accepted) or outcome.code >= 500):
-            expires = self._loop.now() + DECISION_SECS if asked_users else FOREVER
-            self._decisions.put(key, outcome, expires)
+            self._decisions.put(key, outcome, self._loop.now() + keep_secs)
         done(outcome)
 
     def _answer(self, request: RcptRequest, session: Session | None, decision: Decision) -> None:
@@ -156,10 +152,7 @@ class Recipients:
                 request.transaction,
                 request.number,
                 tuple(
-                    Envelope(
-                        delivery.action, request.sender, request.recipient, delivery.dest, delivery.user,
-                        client, request.dsn,
-                    )
+                    _envelope(delivery, request.sender, request.recipient, client, request.dsn)
                     for delivery in decision.deliveries
                 ),
             )
@@ -179,9 +172,17 @@ class Recipients:
                 return
             client = ours.client("")
             envelopes = tuple(
-                Envelope(each.action, "", query.recipient, each.dest, each.user, client, internal=True)
-                for each in decision.deliveries
+                _envelope(each, "", query.recipient, client, Dsn(), internal=True) for each in decision.deliveries
             )
             self._bounce(BounceRoute(query.query, envelopes))
 
         self._decide(ours, query.recipient, Facts("localhost", False, "", "", ""), None, done)
+
+
+def _envelope(
+    delivery: Delivery, sender: str, recipient: str, client: Client, dsn: Dsn, internal: bool = False
+) -> Envelope:
+    return Envelope(
+        delivery.action, sender, recipient, delivery.dest, delivery.user, client, dsn, internal,
+        delivery.target, delivery.source, delivery.forwarded,
+    )  # fmt: skip

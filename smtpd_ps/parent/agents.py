@@ -1,7 +1,7 @@
 """Agents: one process a user and action, started as that user, for delivery to talk to.
 
 Runs in the parent, as root. Takes a user's and an action's *name* from delivery; what they mean
-comes from the configuration and from passwd. Root and the daemon's own users never get mail.
+comes from the configuration, and from passwd or a userbase. Root and the daemon's own users never get mail.
 """
 
 import grp
@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, AgentSettings
-from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.contract.values import Account, Phase, Process
+from smtpd_ps.parent.accounts import UID_FLOOR, Userbases
 from smtpd_ps.parent.system import passwd_entry
 from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
 from smtpd_ps.runtime.spawn import spawn
 
-UID_FLOOR = 100  # below it are the system's own users, none of which reads mail
 READY_TIMEOUT_SECS = 30.0
 MAIL_SPOOL = "/var/mail"
 
@@ -58,24 +58,41 @@ class Agents:
     answer: Callable[..., None]
     forbidden_users: frozenset[str] = frozenset()
     mail_spool: str = MAIL_SPOOL
+    userbases: Userbases | None = None
     running: dict[int, _Agent] = field(default_factory=dict)  # by pid
 
     def start(self, request: m.AgentStart) -> None:
         """Answer with AgentReady once the agent is confined, or with AgentRefused."""
+        action = self.actions.get(request.action)
+        if action is None or not action.userbase_table or action.user or self.userbases is None:
+            self._begin(request)
+            return
+
+        def told(account: Account | None, why: str) -> None:
+            if account is not None:
+                self._begin(request, account)
+            else:
+                self.answer(m.AgentRefused(request.request, bool(why), why or "unknown user"))
+
+        self.userbases.ask(request.action, request.user, told)
+
+    def _begin(self, request: m.AgentStart, account: Account | None = None) -> None:
+        """`account`: of a user of a userbase."""
         try:
-            self._start(request)
+            self._start(request, account)
         except AgentRefusal as refusal:
             self.answer(m.AgentRefused(request.request, refusal.temporary, str(refusal)))
         except OSError as error:
             self.log.error(f"cannot start an agent for {request.user}: {error}")
             self.answer(m.AgentRefused(request.request, True, "local delivery is not possible now"))
 
-    def _start(self, request: m.AgentStart) -> None:
+    def _start(self, request: m.AgentStart, account: Account | None) -> None:
         action = self.actions.get(request.action)
         if action is None or action.kind not in ("maildir", "mbox"):
             raise AgentRefusal(f"action {request.action} has no agent", temporary=True)
-        user = self._user(action.user or request.user)
-        common, settings = self._plan(action, user, action.kind == "mbox")
+        user = self._user(action.user or request.user) if account is None else self._entry(request.user, account)
+        groups = os.getgrouplist(user.pw_name, user.pw_gid) if account is None else [user.pw_gid]
+        common, settings = self._plan(action, user, groups, action.kind == "mbox")
         with ExitStack() as undo:  # what was opened, where the next is refused
             mailbox = None
             if action.kind == "mbox":
@@ -125,8 +142,18 @@ class Agents:
             raise AgentRefusal(f"user {name} does not receive mail")
         return user
 
-    def _plan(self, action: ActionSettings, user: pwd.struct_passwd, mbox: bool) -> tuple[m.Common, m.AgentSetup]:
-        groups = os.getgrouplist(user.pw_name, user.pw_gid) if self.privileged else []
+    def _entry(self, name: str, account: Account) -> pwd.struct_passwd:
+        """As passwd would have it. The floor of uids is parent/accounts'."""
+        if not self.privileged and account.uid != os.getuid():
+            raise AgentRefusal("the unprivileged mode delivers only to the user who started it")
+        if "/" in name or name.startswith(".") or "\0" in name:  # it names a mailbox in the spool
+            raise AgentRefusal(f"user {name} does not receive mail")
+        return pwd.struct_passwd((name, "", account.uid, account.gid, "", account.home, ""))
+
+    def _plan(
+        self, action: ActionSettings, user: pwd.struct_passwd, groups: list[int], mbox: bool
+    ) -> tuple[m.Common, m.AgentSetup]:
+        groups = groups if self.privileged else []
         writable = () if mbox else (writable_root(action.maildir_path, user.pw_dir, user.pw_name),)
         common = m.Common(
             root="", uid=user.pw_uid, gid=user.pw_gid, verbose=self.log.verbose, foreground=self.foreground,

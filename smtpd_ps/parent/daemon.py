@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import LASTING
 from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.parent.accounts import Userbases
 from smtpd_ps.parent.agents import Agents
 from smtpd_ps.parent.children import Child, Children, Crew, Post, reason_of
+from smtpd_ps.parent.file_openers import FileOpeners
 from smtpd_ps.parent.generation import Generation, Plan
 from smtpd_ps.parent.generations import START_SECS, Generations
 from smtpd_ps.parent.listeners import Listeners
 from smtpd_ps.parent.programs import Programs
 from smtpd_ps.parent.system import SystemAuth
 from smtpd_ps.parent.tables import TableFiles
+from smtpd_ps.parent.user_files import Identity
 from smtpd_ps.runtime.channel import Handlers
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
@@ -67,10 +70,15 @@ class Daemon:
     ) -> Generation:
         crew = Crew(index, on_ready, on_failed)
 
+        def tell_lookup(message: m.Message, *fds: int) -> None:
+            tell(Process.LOOKUP, message, *fds)
+
+        userbases = Userbases(self.loop, plan.actions, tell_lookup)
+
         def make_agents(answer: Callable[..., None]) -> Agents:
             return Agents(
                 self.loop, self.log, dict(plan.actions), plan.hostname, self.privileged, self.foreground,
-                answer, self.forbidden_users,
+                answer, self.forbidden_users, userbases=userbases,
             )  # fmt: skip
 
         def tell(process: Process, message: m.Message, *fds: int) -> None:
@@ -81,7 +89,10 @@ class Daemon:
             self.loop, self.log, plan.programs, self.privileged, lambda *given: tell(Process.LOOKUP, *given)
         )
         tables = TableFiles(self.log, plan.tables, tell, plan.databases)
-        return Generation(plan, crew, make_agents, auth, tables, programs)
+        common = plan.children[Process.LOOKUP].common
+        identity = Identity(common.uid, common.gid) if self.privileged else None
+        openers = FileOpeners(self.loop, self.log, plan.actions, identity, tell_lookup, self.forbidden_users)
+        return Generation(plan, crew, make_agents, auth, tables, programs, openers, userbases)
 
     def _handlers(self, child: Child) -> Handlers:
         if child.process is not Process.CONTROL:

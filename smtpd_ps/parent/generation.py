@@ -14,8 +14,10 @@ from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import GENERATION
 from smtpd_ps.contract.settings import ActionSettings, ProgramSettings, QueueSettings
 from smtpd_ps.contract.values import Process, seat_of
+from smtpd_ps.parent.accounts import Userbases
 from smtpd_ps.parent.agents import Agents
 from smtpd_ps.parent.children import Child, Crew, Post, SetupPlan
+from smtpd_ps.parent.file_openers import FileOpeners
 from smtpd_ps.parent.programs import Programs
 from smtpd_ps.parent.system import SystemAuth, answer_lmtp, system_user
 from smtpd_ps.parent.tables import TableFiles
@@ -49,6 +51,8 @@ class Generation:
     auth: SystemAuth
     tables: TableFiles
     programs: Programs
+    openers: FileOpeners
+    userbases: Userbases
     on_retired: Callable[[], None] = lambda: None
     on_ended: Callable[[], None] = lambda: None
     agents: list[Agents] = field(default_factory=list)  # one for each delivery process
@@ -86,6 +90,9 @@ class Generation:
                     m.SystemAuth: self.auth.check,
                     m.TableRead: self.tables.read,
                     m.ProgramFailed: self.programs.failed,
+                    m.ForwardOpen: self.openers.forward,
+                    m.IncludeOpen: self.openers.include,
+                    m.UserbaseInfo: self.userbases.answered,
                 }
             case Process.DELIVERY:
                 agents = self.make_agents(child.tell)

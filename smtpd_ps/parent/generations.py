@@ -181,6 +181,8 @@ class Generations:
             agents.reap()
         for programs in self._programs():
             programs.reap()
+        for generation in (*self.all(), *self._gone):
+            generation.openers.reap()
         self._gone = [
             generation for generation in self._gone
             if generation.programs.running or any(agents.running for agents in generation.agents)

@@ -1,6 +1,6 @@
-"""Values of alias and virtual tables: comma lists of where mail goes (aliases(5)).
+"""Comma lists of where mail goes: values of alias and virtual tables, lines of .forward files (aliases(5)).
 
-Runs in lookup, on table values.
+Runs in lookup, on table values and on what users write.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _USER = _ALNUM | frozenset("_.-+")
 _LOCAL = _ALNUM | frozenset("!#$%*/?|^{}`~&'+-=_.")
 _DOMAIN = _ALNUM | frozenset("-.")
+MAX_PROGRAM = 2000  # characters of a path or command; an envelope holds a few more
 
 TargetKind = Literal["user", "address", "error", "file", "command", "include"]
 
@@ -76,11 +77,11 @@ def _target(text: str) -> Target:
         if lower.startswith(prefix + "/"):
             return Target("include", text[len(prefix) :])
     if text.startswith("|"):
-        return Target("command", text[1:])
+        return Target("command", _program(text[1:]))
     if text.startswith('"|') and text.endswith('"') and len(text) > 2:
-        return Target("command", text[2:-1])
+        return Target("command", _program(text[2:-1]))
     if text.startswith("/"):
-        return Target("file", text)
+        return Target("file", _program(text))
     local, at, domain = text.partition("@")
     if at and local and domain and _LOCAL.issuperset(local) and _DOMAIN.issuperset(domain):
         if len(local) > MAX_LOCAL or len(domain) > MAX_DOMAIN:
@@ -88,7 +89,15 @@ def _target(text: str) -> Target:
         return Target("address", text)
     if _USER.issuperset(text):
         return Target("user", text)
-    raise TargetError(f"expected a user, an address or error:NNN text instead of {text!r}")
+    raise TargetError(f"expected a user, an address, a file, a command or error:NNN text instead of {text!r}")
+
+
+def _program(text: str) -> str:
+    if not text.strip():
+        raise TargetError("a command without words")
+    if len(text) > MAX_PROGRAM or not text.replace("\t", " ").isprintable():
+        raise TargetError("the path or command is too long, or has a control character")
+    return text
 
 
 def _is_reply(text: str) -> bool:

@@ -1,15 +1,27 @@
 """Expansion that tells its steps, for `smtpctl_ps explain`.
 
 Runs in lookup, on what an operator asks. The expansion is pure/expand's own: this only listens
-in, through wrapped rules, tables and users, so that what is explained is what would happen.
+in, through wrapped rules, tables and answers, so that what is explained is what would happen.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from smtpd_ps.contract.settings import RuleSettings
-from smtpd_ps.contract.values import StepKind
-from smtpd_ps.pure.expand import Action, Expander, Node, Outcome, Refused, Rules, Run, UserState
+from smtpd_ps.contract.values import Account, StepKind
+from smtpd_ps.pure.expand import Action, Expander, Node, Rules, Run
+from smtpd_ps.pure.expand_outcome import Outcome, Refused
+from smtpd_ps.pure.expand_questions import (
+    Answer,
+    Forward,
+    ForwardQuestion,
+    Included,
+    IncludeQuestion,
+    Known,
+    Question,
+    UserQuestion,
+    UserState,
+)
 from smtpd_ps.pure.expand_targets import Target
 from smtpd_ps.pure.match_rules import UNSURE, Facts
 from smtpd_ps.pure.table import Table
@@ -48,20 +60,20 @@ def expand_traced(
     facts: Facts,
     direct: Rules,
     reinjected: Rules,
-    users: Callable[[str], UserState],
+    known: Known,
 ) -> tuple[Outcome, tuple[Step, ...]]:
     """As expander.expand, with the steps that led to the outcome."""
     trace = Trace()
 
-    def state(user: str) -> UserState:
-        found = users(user)
-        if found is not UserState.UNKNOWN:
-            trace.note("passwd", user, _STATES[found])
-        return found
+    def told(question: Question) -> Answer | None:
+        answer = known(question)
+        if answer is not None:
+            _note_answer(trace, question, answer)
+        return answer
 
     followed = {name: _followed_action(action, trace) for name, action in expander.actions.items()}
     run = _TracedRun(
-        followed, expander.delimiter, facts, _TracedRules(direct, trace), _TracedRules(reinjected, trace), state, trace
+        followed, expander.delimiter, facts, _TracedRules(direct, trace), _TracedRules(reinjected, trace), told, trace
     )
     outcome = run.run(recipient)
     return outcome, tuple(trace.steps)
@@ -72,6 +84,35 @@ _STATES = {
     UserState.ABSENT: "is no user of this system",
     UserState.UNSURE: "the system cannot say whether this is a user",
 }
+
+
+_FORWARDS = {
+    "none": "a user without .forward",
+    "absent": "is no user of this system",
+    "unsure": "the system cannot say whether this is a user",
+    "temporary": ".forward cannot be used now",
+    "refused": ".forward is refused",
+    "found": ".forward",
+}
+
+
+def _note_answer(trace: Trace, question: Question, answer: Answer) -> None:
+    match question, answer:
+        case UserQuestion(user), UserState():
+            trace.note("passwd", user, _STATES[answer])
+        case ForwardQuestion(_, user), Forward(state, targets, _, why):
+            told = why or ", ".join(target_text(target) for target in targets)
+            text = f"{_FORWARDS[state]}: {told}" if told else _FORWARDS[state]
+            trace.note("passwd" if state in ("absent", "unsure") else "forward", user, text)
+        case IncludeQuestion(path), Included(targets, why):
+            trace.note("include", path, why if targets is None else ", ".join(map(target_text, targets)))
+        case _:
+            raise AssertionError(f"{answer} answers {question}")
+
+
+def target_text(target: Target) -> str:
+    """As an alias would name it."""
+    return f"|{target.text}" if target.kind == "command" else target.text
 
 
 def rule_text(rule: RuleSettings | None) -> str:
@@ -132,10 +173,10 @@ class _TracedRun(Run):
         facts: Facts,
         direct: Rules,
         reinjected: Rules,
-        users: Callable[[str], UserState],
+        known: Known,
         trace: Trace,
     ) -> None:
-        super().__init__(actions, delimiter, facts, direct, reinjected, users)
+        super().__init__(actions, delimiter, facts, direct, reinjected, known)
         self._trace = trace
 
     def _expand(self, node: Node) -> Refused | None:
@@ -145,11 +186,17 @@ class _TracedRun(Run):
         self._trace.note(kind, what, f"from {node.parent.text}" if node.parent else "")
         return super()._expand(node)
 
-    def _insert(self, target: Target, parent: Node | None, action: Action | None) -> None:
-        before = self._nodes
-        super()._insert(target, parent, action)
-        if self._nodes == before:
+    def _insert(self, target: Target, parent: Node | None, action: Action | None) -> bool:
+        inserted = super()._insert(target, parent, action)
+        if not inserted:
             self._trace.note("duplicate", target.text, "is there already")
+        return inserted
+
+    def _userbase(self, table: Table, user: str) -> Account | None:
+        account = super()._userbase(table, user)
+        text = "is not" if account is None else f"has uid {account.uid}, gid {account.gid} and home {account.home}"
+        self._trace.note("userbase", user, f"{text} in table {table.name}")
+        return account
 
     def _alias(self, table: Table, user: str) -> str | None:
         value = super()._alias(table, user)

@@ -86,7 +86,6 @@ table "from" static:/t
 pki mx.example cert "/c" key "/k"
 pki "*" key "/k 2"
 pki "*" cert "/c2" dhe none
-pki mx.example dhe AUTO
 ca roots cert "/roots"
 filter "f1" phase connect match !rdns disconnect "550 no name"
 filter f2 phase mail-from match mail-from regex "^x" junk
@@ -108,7 +107,6 @@ _GLOBALS = st.one_of(
         "mda limit max-session 1",
         "scheduler limit max-inflight 77 max-schedule 4",
         "listen on socket",
-        "listen on socket mask-src tag t no-dsn",
     ),
 )
 
@@ -117,13 +115,6 @@ _PLACES = ("$nic", "lo inet4", "egress inet6 port submission", "203.0.113.7 port
            '"mx.example.org"')  # fmt: skip
 _FILTER = either("filter f1", 'filter "chain"', "filter { f2, f1 }", "filter {\nf1\n}")
 _TAG = either("tag t", "tag '\"'", 'tag "any"')
-_TABLES = st.one_of(
-    either('hostnames { "192.0.2.9" = h.example, "[::1]" => "[192.0.2.1]" }', "hostnames <keyed>"),
-    either('senders { bob = "bob@a.example, @b.example", root => "@" }', "senders <keyed> masquerade"),
-)
-_FLAGS = either("mask-src", "no-dsn received-auth", "received-auth mask-src", "proxy-v2",
-                "proxy-v2 from { 192.0.2.1, 10.0.0.0/8 }", "proxy-v2 from 192.0.2.1")  # fmt: skip
-_TLS_WORDS = either("protocols TLSv1.2", 'protocols "all:!tlsv1.2"', 'ciphers "HIGH:!aNULL"', "ca roots")
 _HOSTNAME = either("hostname h.example", 'hostname "[::1]"', "hostname mail.example.org")
 
 
@@ -138,22 +129,20 @@ def listeners(draw: st.DrawFn) -> str:
             _TAG,
             _HOSTNAME,
             _FILTER,
-            _TABLES,
-            _FLAGS,
-            _TLS_WORDS,
         )
-        mode = draw(either("", "tls", "tls-require", "tls-require verify", "smtps", "smtps verify"))
-        plain = options(_TAG, _HOSTNAME, _FLAGS, _FILTER)
-        rest = f"{mode} pki MX.example {draw(encrypted)}" if mode else draw(plain)
+        mode = draw(either("", "tls", "tls-require", "smtps"))
+        rest = f"{mode} pki MX.example {draw(encrypted)}" if mode else draw(options(_TAG, _HOSTNAME, _FILTER))
         text += f"listen on {place} {rest}\n"
     return text
 
 
 _LOCAL = st.one_of(
-    either("mbox", "maildir", "maildir Mail", 'maildir "/m/%{user.username}"', 'maildir "~/a b"', "lmtp localhost",
+    either("mbox", "expand-only", "forward-only", "maildir", "maildir Mail",
+           'maildir "/m/%{user.username}"', 'maildir "~/a b"', "lmtp localhost",
            'lmtp "/run/l,m" rcpt-to', 'lmtp "[IPv6:::1]:24"')
 )  # fmt: skip
-_EXPANSION = st.one_of(after("alias", _PAIRS), after("virtual", _PAIRS), either(""))
+_TABLES_OF_USERS = either("", "userbase <people>", 'userbase { bob = "1000:100:/home/b c" }')
+_EXPANSION = st.tuples(st.one_of(after("alias", _PAIRS), after("virtual", _PAIRS), either("")), _TABLES_OF_USERS)
 _RELAY = st.one_of(
     st.just("relay"),
     options(
@@ -227,8 +216,8 @@ def configuration_texts(draw: st.DrawFn) -> str:
     for index in range(draw(st.integers(0, 4))):
         name = draw(st.sampled_from([f"a{index}", f'"any {index}"', f'"{index}"']))
         names.append(name)
-        method = draw(st.one_of(_RELAY, st.tuples(_LOCAL, _EXPANSION).map(" ".join)))
-        user = draw(either("", "user vmail", 'user "any"')) if "relay" not in method and "mbox" not in method else ""
+        method = draw(st.one_of(_RELAY, st.tuples(_LOCAL, _EXPANSION.map(" ".join)).map(" ".join)))
+        user = draw(either("", "user vmail", 'user "any"')) if method.startswith(("maildir", "lmtp")) else ""
         text += f"action {name} {method} {user} {draw(either('', 'ttl 2d', 'ttl 90m'))}\n"
     for _ in range(draw(st.integers(1, 4))):
         target = draw(st.sampled_from(["reject", *(f"action {name}" for name in names)]))

@@ -59,6 +59,9 @@ def test_what_the_parent_takes_at_run_time_is_a_handful() -> None:
         (Process.LOOKUP, "SystemAuth"),
         (Process.LOOKUP, "TableRead"),
         (Process.LOOKUP, "ProgramFailed"),
+        (Process.LOOKUP, "ForwardOpen"),
+        (Process.LOOKUP, "IncludeOpen"),
+        (Process.LOOKUP, "UserbaseInfo"),
         (Process.DELIVERY, "AgentStart"),
         (Process.DELIVERY, "LmtpConnect"),
         (Process.CONTROL, "ShowProcesses"),
@@ -73,6 +76,19 @@ def test_the_parent_takes_names_not_ids_or_commands() -> None:
     """AgentStart carries a user's and an action's name and nothing else."""
     assert m.AgentStart.__struct_fields__ == ("request", "user", "action")
     assert m.UpdateTable.__struct_fields__ == ("client", "name")
+
+
+def test_who_tells_the_parent_a_uid_or_a_path() -> None:
+    """Lookup alone: of a userbase (floor: parent/accounts), and of a file to open with lookup's own rights."""
+    telling = {
+        (sender, route.message.__name__)
+        for route in ROUTES
+        for sender, to in route.hops
+        if to is Process.PARENT and {"account", "path", "uid", "gid", "home"} & set(route.message.__struct_fields__)
+    }
+    assert telling == {
+        (Process.LOOKUP, "ForwardOpen"), (Process.LOOKUP, "IncludeOpen"), (Process.LOOKUP, "UserbaseInfo"),
+    }  # fmt: skip
 
 
 def test_bodies_never_pass_lookup_control_or_parent() -> None:

@@ -8,8 +8,9 @@ from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, ConditionSettings, LookupSettings, RuleSettings
 from smtpd_ps.contract.values import RouteHost
 from smtpd_ps.lookup.explain import MAX_ROUTES, Explanations
-from smtpd_ps.lookup.users import Answers
-from smtpd_ps.pure.expand import Action, Expander, UserState
+from smtpd_ps.lookup.knowledge import Answers
+from smtpd_ps.pure.expand import Action, Expander
+from smtpd_ps.pure.expand_questions import Answer, Forward, ForwardQuestion, Question
 from smtpd_ps.pure.match_rules import RuleBook
 from smtpd_ps.pure.table import Table
 
@@ -57,12 +58,16 @@ class Users:
     def __init__(self) -> None:
         self.asked: list[set[str]] = []
 
-    def state(self, _user: str) -> UserState:
-        return UserState.UNKNOWN
+    def known(self, _question: Question) -> Answer | None:
+        return None
 
-    def ask(self, users: Iterable[str], done: Callable[[Answers], None]) -> None:
-        self.asked.append(set(users))
-        done({user: UserState.FOUND if len(user) < 9 else UserState.ABSENT for user in users})
+    def ask(self, questions: Iterable[Question], done: Callable[[Answers], None]) -> None:
+        answers: Answers = {}
+        for question in questions:
+            assert isinstance(question, ForwardQuestion)
+            answers[question] = Forward("none" if len(question.user) < 9 else "absent")
+        self.asked.append({question.user for question in questions if isinstance(question, ForwardQuestion)})
+        done(answers)
 
 
 class Routes:
@@ -125,7 +130,7 @@ def test_from_the_rule_to_the_hosts(world: World) -> None:
         "1 address b@far.org: from list@example.com",
         '1 rule b@far.org: line 6: action "out"',
         "2 user bob: from bob",
-        "2 passwd bob: is a user of this system",
+        "2 forward bob: a user without .forward",
         '0 deliver a@far.org: action "out": relay',
         "1 host mx.far.org: 192.0.2.7 2001:db8::7 port 25, preference 10, TLS where offered",
         '0 deliver b@far.org: action "out": relay',

@@ -67,8 +67,8 @@ def test_serves_and_ends(tmp_path: Path) -> None:
     assert smtp.receive()[0] == m.AuthReply(1, "ok")
     smtp.send(m.RcptRequest(1, 1, 1, "h", True, "", "john.doe@example.com", Dsn()))
     query = running.parent.receive()[0]
-    assert isinstance(query, m.UserQuery)
-    running.parent.send(m.UserInfo(query.query, True))
+    assert isinstance(query, m.ForwardOpen)
+    running.parent.send(m.ForwardNone(query.query, "none"))
     accept = queue.receive()[0]
     assert isinstance(accept, m.RcptAccept)
     assert (accept.envelopes[0].user, accept.envelopes[0].client.user) == ("cyrus", "alice")

@@ -134,9 +134,9 @@ def test_an_expansion_under_way_ends_and_is_not_remembered_for_the_new_table(wor
     world.update("aliases", b"list@example.com bob\n")
     world.rcpt("list@example.com")
     query = world.parent.take()
-    assert isinstance(query, m.UserQuery)
+    assert isinstance(query, m.ForwardOpen)
     world.update("aliases", b"list@example.com a@far.org\n")
-    world.give(Process.PARENT, m.UserInfo(query.query, True))
+    world.give(Process.PARENT, m.ForwardNone(query.query, "none"))
     accept = world.queue.take()
     assert isinstance(accept, m.RcptAccept)
     assert [(envelope.user, envelope.dest) for envelope in accept.envelopes] == [("", "a@far.org")]

@@ -1,50 +1,64 @@
 """Expansion of recipients, in OpenSMTPD's order and with its answers."""
 
-from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.contract.settings import ActionSettings, ConditionSettings, RuleSettings
-from smtpd_ps.pure.expand import (
-    INVALID,
-    LIST_FAILED,
-    TEMPORARY,
-    Accepted,
-    Action,
-    Delivery,
-    Expander,
-    Outcome,
-    Refused,
-    UsersNeeded,
+from smtpd_ps.contract.values import TargetSource
+from smtpd_ps.pure.expand import Action, Expander
+from smtpd_ps.pure.expand_outcome import INVALID, LIST_FAILED, TEMPORARY, Accepted, Delivery, Needed, Outcome, Refused
+from smtpd_ps.pure.expand_questions import (
+    Answer,
+    Forward,
+    ForwardQuestion,
+    Included,
+    IncludeQuestion,
+    Known,
+    Question,
+    UserQuestion,
     UserState,
-)  # fmt: skip
+)
 from smtpd_ps.pure.match_rules import Facts, RuleBook, Source
 from smtpd_ps.pure.table import Table
 
 USERS = {"cyrus", "alice", "bob", "carol", "vmail", "john"}
 
 
-def known(user: str) -> UserState:
-    return UserState.FOUND if user in USERS else UserState.ABSENT
+def known(question: Question) -> Answer | None:
+    """USERS, none of whom has a .forward; no included file can be read."""
+    match question:
+        case UserQuestion(user):
+            return UserState.FOUND if user in USERS else UserState.ABSENT
+        case ForwardQuestion(_, user, account):
+            return Forward("none" if user in USERS or account is not None else "absent")
+        case IncludeQuestion():
+            return Included(None, "cannot be read")
 
 
 class World:
     """from any: v.org by `virtual`, a.org by `alias`, plain.org plain, r.org relayed; from local: also any."""
 
     def __init__(
-        self, virtual: dict[str, str] | None = None, alias: dict[str, str] | None = None, user: str = ""
+        self,
+        virtual: dict[str, str] | None = None,
+        alias: dict[str, str] | None = None,
+        user: str = "",
+        userbase: dict[str, str] | None = None,
+        kind: Literal["maildir", "expand-only", "forward-only"] = "maildir",
     ) -> None:
         self.tables = {
             "v": Table("v", "map", virtual or {}),
             "a": Table("a", "map", alias or {}),
+            "u": Table("u", "map", userbase or {}),
             **{name: Table(name, "list", {name: ""}) for name in ("v.org", "a.org", "plain.org", "r.org", "no.org")},
         }
         actions = (
             ActionSettings("virtual", "lmtp", virtual_table="v", lmtp_destination="/x"),
-            ActionSettings("alias", "maildir", alias_table="a", user=user),
-            ActionSettings("plain", "maildir", user=user),
+            ActionSettings("alias", kind, alias_table="a", user=user),
+            ActionSettings("plain", kind, userbase_table="u" if userbase else "", user=user),
             ActionSettings("relay", "relay"),
             ActionSettings("outbound", "relay"),
         )
@@ -64,13 +78,13 @@ class World:
         self.book = RuleBook(rules, self.tables, (), ("localhost",), "+")
         self.expander = Expander({a.name: Action.of(a, self.tables) for a in actions}, "+")
 
-    def expand(self, recipient: str, users: Callable[[str], UserState] = known) -> Outcome:
+    def expand(self, recipient: str, answers: Known = known) -> Outcome:
         direct = self.book.view(Source("198.51.100.1"))
         inner = self.book.view(Source("198.51.100.1", reinjected=True))
-        return self.expander.expand(recipient, Facts("h", False, "s@x.org", "", ""), direct, inner, users)
+        return self.expander.expand(recipient, Facts("h", False, "s@x.org", "", ""), direct, inner, answers)
 
 
-def accepted(*deliveries: tuple[str, str, str]) -> Accepted:
+def accepted(*deliveries: tuple[str, str, str] | tuple[str, str, str, str, TargetSource, bool]) -> Accepted:
     return Accepted(tuple(Delivery(*delivery) for delivery in deliveries))
 
 
@@ -94,7 +108,8 @@ def test_plain_local_user() -> None:
 
 def test_user_unsure() -> None:
     """Where the system cannot say whether a user exists: 451."""
-    assert World().expand("alice@plain.org", lambda _user: UserState.UNSURE) == TEMPORARY
+    assert World().expand("alice@plain.org", lambda _question: Forward("unsure")) == TEMPORARY
+    assert World(user="vmail").expand("alice@plain.org", lambda _question: UserState.UNSURE) == TEMPORARY
 
 
 VIRTUAL = {
@@ -149,7 +164,7 @@ def test_virtual_to_address_is_matched_again_as_local() -> None:
     """A value that is an address goes through the rules as local mail; dest is that address."""
     world = World({"x@v.org": "Far@away.net, y@v.org, alice", "y@v.org": "bob"})
     assert world.expand("x@v.org") == accepted(
-        ("outbound", "Far@away.net", ""), ("virtual", "x@v.org", "alice"), ("virtual", "y@v.org", "bob")
+        ("outbound", "Far@away.net", "", "", "", True), ("virtual", "x@v.org", "alice"), ("virtual", "y@v.org", "bob")
     )
     assert World({"x@v.org": "z@no.org"}).expand("x@v.org") == INVALID
 
@@ -158,7 +173,9 @@ def test_alias_order_and_values() -> None:
     """user+tag, then user; a value may be several."""
     world = World(alias={"root+x": "carol", "root": "alice, bob@r.org"})
     assert world.expand("Root+X@a.org") == accepted(("alias", "Root+X@a.org", "carol"))
-    assert world.expand("root+y@a.org") == accepted(("alias", "root+y@a.org", "alice"), ("relay", "bob@r.org", ""))
+    assert world.expand("root+y@a.org") == accepted(
+        ("alias", "root+y@a.org", "alice"), ("relay", "bob@r.org", "", "", "", True)
+    )
     assert world.expand("alice@a.org") == accepted(("alias", "alice@a.org", "alice"))
 
 
@@ -168,7 +185,7 @@ def test_self_reference_is_local_delivery() -> None:
     outcome = world.expand("alice@a.org")
     assert isinstance(outcome, Accepted)
     assert set(outcome.deliveries) == {
-        Delivery("relay", "bob@r.org", ""), Delivery("alias", "alice@a.org", "alice"),
+        Delivery("relay", "bob@r.org", "", forwarded=True), Delivery("alias", "alice@a.org", "alice"),
     }  # fmt: skip
 
 
@@ -201,7 +218,7 @@ def test_duplicates_of_one_level_collapse() -> None:
     assert isinstance(twice, Accepted)
     assert [d.user for d in twice.deliveries] == ["alice", "alice", "bob"]
     relayed = World(alias={"team": "x, y", "x": "e@r.org", "y": "e@r.org"}).expand("team@a.org")
-    assert relayed == accepted(("relay", "e@r.org", ""))
+    assert relayed == accepted(("relay", "e@r.org", "", "", "", True))
 
 
 def test_error_targets() -> None:
@@ -209,15 +226,6 @@ def test_error_targets() -> None:
     world = World(alias={"gone": "error:550 5.1.1 moved", "busy": "error:450 try later"})
     assert world.expand("gone@a.org") == Refused(550, "5.1.1 moved")
     assert world.expand("busy@a.org") == Refused(450, "try later")
-
-
-@pytest.mark.parametrize("value", ["/var/mail/x", "|prog", ":include:/etc/list"])
-def test_targets_not_supported_yet(value: str) -> None:
-    """Table data that does not work yet is a temporary failure that the log explains."""
-    outcome = World(alias={"x": value}).expand("x@a.org")
-    assert isinstance(outcome, Refused)
-    assert (outcome.code, outcome.text) == (451, "Temporary failure")
-    assert "not supported yet" in outcome.why
 
 
 def test_malformed_value() -> None:
@@ -234,14 +242,15 @@ def test_fixed_user() -> None:
     assert world.expand("alice@plain.org") == accepted(("plain", "alice@plain.org", "vmail"))
     assert world.expand("ghost@plain.org") == INVALID
     lmtp = Action.of(ActionSettings("l", "lmtp", lmtp_destination="/x", user="vmail"), {})
-    assert lmtp.fixed_user == ""
+    assert lmtp.deliverer == ""
 
 
 def test_users_are_asked_for_all_at_once() -> None:
     """An expansion names all users it does not know, and ends the same when they are."""
     world = World(alias={"team": "alice, ghost, bob"})
-    unknown = world.expand("team@a.org", lambda _user: UserState.UNKNOWN)
-    assert unknown == UsersNeeded(frozenset({"alice", "ghost", "bob"}))
+    unknown = world.expand("team@a.org", lambda _question: None)
+    asked = (ForwardQuestion("", user) for user in ("alice", "ghost", "bob"))
+    assert unknown == Needed(frozenset(asked))
     assert world.expand("team@a.org") == INVALID
 
 
@@ -249,7 +258,7 @@ def test_an_earlier_unknown_user_comes_before_a_later_error() -> None:
     """The first fault in order decides, even where a user must be asked for first."""
     world = World(alias={"team": "ghost, error"})
     world.tables["a"].entries["error"] = "error:450 no"  # type: ignore[index]
-    assert world.expand("team@a.org", lambda _user: UserState.UNKNOWN) == UsersNeeded(frozenset({"ghost"}))
+    assert world.expand("team@a.org", lambda _question: None) == Needed(frozenset({ForwardQuestion("", "ghost")}))
     assert world.expand("team@a.org") == INVALID
 
 
@@ -262,7 +271,7 @@ def test_any_graph_ends(table: dict[str, str]) -> None:
     """Whatever the tables say, an expansion ends and its deliveries are bounded."""
     world = World(virtual=table, alias=table)
     for recipient in ("a@v.org", "a@a.org", "alice@plain.org"):
-        outcome = world.expand(recipient, lambda _user: UserState.FOUND)
+        outcome = world.expand(recipient, lambda _question: Forward("none"))
         assert isinstance(outcome, (Accepted, Refused))
         if isinstance(outcome, Accepted):
             assert 1 <= len(outcome.deliveries) <= 1000

@@ -5,12 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpd_ps.contract.settings import ActionSettings, ConditionSettings, RuleSettings
-from smtpd_ps.pure.expand import Accepted, Action, Expander, Outcome, Refused, UsersNeeded, UserState
+from smtpd_ps.pure.expand import Action, Expander
+from smtpd_ps.pure.expand_outcome import Accepted, Needed, Outcome, Refused
+from smtpd_ps.pure.expand_questions import (
+    Answer,
+    Forward,
+    ForwardQuestion,
+    Included,
+    IncludeQuestion,
+    Question,
+    UserQuestion,
+    UserState,
+)
 from smtpd_ps.pure.expand_trace import MAX_STEPS, Step, expand_traced, rule_text
 from smtpd_ps.pure.match_rules import Facts, RuleBook, Source
 from smtpd_ps.pure.table import Table
 
-USERS = {"alice": UserState.FOUND, "bob": UserState.FOUND, "odd": UserState.UNSURE, "new": UserState.UNKNOWN}
+USERS = {"alice": Forward("none"), "bob": Forward("none"), "odd": Forward("unsure"), "new": None}
 
 
 class World:
@@ -46,8 +57,14 @@ class World:
         """The outcome without and with a trace, and the steps."""
         views = [self.book.view(Source("198.51.100.1", reinjected=inner)) for inner in (False, True)]
 
-        def state(user: str) -> UserState:
-            return USERS.get(user, UserState.ABSENT)
+        def state(question: Question) -> Answer | None:
+            match question:
+                case ForwardQuestion(_, user):
+                    return USERS.get(user, Forward("absent"))
+                case UserQuestion():
+                    return UserState.FOUND
+                case IncludeQuestion():
+                    return Included(None, "no file")
 
         expander = Expander(self.actions, "+")
         plain = expander.expand(recipient, facts(), views[0], views[1], state)
@@ -70,7 +87,7 @@ def test_virtual_then_a_user_and_an_address() -> None:
         (0, "entry", "l@v.org", "in table v: alice, b@far.org"),
         (1, "user", "alice", "from L@v.org"),
         (1, "no-entry", "alice", "in table v"),
-        (1, "passwd", "alice", "is a user of this system"),
+        (1, "forward", "alice", "a user without .forward"),
         (1, "address", "b@far.org", "from L@v.org"),
         (1, "rule", "b@far.org", 'line 4: action "out"'),
     ]
@@ -106,7 +123,7 @@ def test_where_it_ends(recipient: str, last: tuple[int, str, str, str]) -> None:
 def test_a_user_who_must_be_asked_for() -> None:
     """What is not known yet is not told; the caller asks and runs it again."""
     plain, traced, steps = World({}, {}).both("new@a.org")
-    assert plain == traced == UsersNeeded(frozenset({"new"}))
+    assert plain == traced == Needed(frozenset({ForwardQuestion("", "new")}))
     assert "passwd" not in {step.kind for step in steps}
 
 

@@ -2,7 +2,9 @@
 
 import os
 import pwd
+import shutil
 import subprocess
+from pathlib import Path
 
 
 def ensure_mail_user(name: str = "spsmail") -> str:
@@ -23,3 +25,19 @@ def ensure_daemon_users() -> None:
 
         done = cli("smtpctl_ps", "setup")
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def ensure_user_with_home(name: str) -> Path:
+    """A user of the system with an empty home of mode 0700. Needs root."""
+    try:
+        home = Path(pwd.getpwnam(name).pw_dir)
+    except KeyError:
+        subprocess.run(
+            ["useradd", "-r", "-M", "-d", f"/home/{name}", "-s", "/usr/sbin/nologin", "-U", name], check=True
+        )
+        home = Path(pwd.getpwnam(name).pw_dir)
+    assert home.name == name
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(mode=0o700)
+    shutil.chown(home, name, name)
+    return home

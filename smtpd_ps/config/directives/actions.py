@@ -9,7 +9,7 @@ from collections.abc import Callable
 from smtpd_ps.config.directives.limits import delay
 from smtpd_ps.config.directives.relay import relay
 from smtpd_ps.config.directives.tables import table_argument
-from smtpd_ps.config.model import Action, Lmtp, Maildir, Mbox, Method, Relay
+from smtpd_ps.config.model import Action, ExpandOnly, ForwardOnly, Lmtp, Maildir, Mbox, Method, Relay
 from smtpd_ps.config.parser import MAX_PATH, Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.pure.format_specifier import FormatError, parse_format
@@ -17,9 +17,9 @@ from smtpd_ps.pure.relay_url import RelayUrlError, parse_host_port
 
 MAX_SOCKET_PATH = 103  # sun_path of the BSDs less the closing NUL; Linux has 107
 LMTP_PORT = 25  # mail.lmtp's default
-_UNSUPPORTED_METHODS = frozenset(("expand-only", "forward-only", "mda"))
-_LOCAL_OPTIONS = ("alias", "ttl", "user", "virtual")
-_LOCAL_UNSUPPORTED = frozenset(("junk", "userbase", "wrapper"))
+_UNSUPPORTED_METHODS = frozenset(("mda",))
+_LOCAL_OPTIONS = ("alias", "ttl", "user", "userbase", "virtual")
+_LOCAL_UNSUPPORTED = frozenset(("junk", "wrapper"))
 
 
 def maildir(p: Parser) -> Method:
@@ -64,7 +64,25 @@ def lmtp(p: Parser) -> Method:
     return Lmtp(destination, p.accept("rcpt-to") is not None)
 
 
-METHODS: dict[str, Callable[[Parser], Method]] = {"lmtp": lmtp, "maildir": maildir, "mbox": mbox, "relay": relay}
+def expand_only(_p: Parser) -> Method:
+    """`expand-only`."""
+    return ExpandOnly()
+
+
+def forward_only(_p: Parser) -> Method:
+    """`forward-only`."""
+    return ForwardOnly()
+
+
+METHODS: dict[str, Callable[[Parser], Method]] = {
+    "expand-only": expand_only,
+    "forward-only": forward_only,
+    "lmtp": lmtp,
+    "maildir": maildir,
+    "mbox": mbox,
+    "relay": relay,
+}
+_WITHOUT_USER: dict[type[Method], str] = {Mbox: "mbox", ExpandOnly: "expand-only", ForwardOnly: "forward-only"}
 
 
 def action(p: Parser) -> None:
@@ -76,7 +94,7 @@ def action(p: Parser) -> None:
         p.draft.report(where, f'action "{name}" is already declared at {known.where.path}:{known.where.line}')
     with p.draft.declaring("action", name):
         method, options = _method_and_options(p)
-    made = Action(name, method, options.alias, options.virtual, options.user, options.ttl_secs, where)
+    made = Action(name, method, options.alias, options.virtual, options.user, options.ttl_secs, where, options.userbase)
     p.draft.actions.setdefault(name, made)
 
 
@@ -100,7 +118,7 @@ class _Options:
 
     def __init__(self) -> None:
         self._given: set[str] = set()
-        self.alias = self.virtual = self.user = ""
+        self.alias = self.virtual = self.userbase = self.user = ""
         self.ttl_secs = 0
 
     def take(self, p: Parser, option: Token, method: Method) -> None:
@@ -114,10 +132,12 @@ class _Options:
                 self.alias = table_argument(p, "alias", "alias")
             case "virtual":
                 self.virtual = table_argument(p, "virtual", "virtual")
+            case "userbase":
+                self.userbase = table_argument(p, "userbase", "userinfo")
             case "user":
                 self.user = p.name("the name of a user")
-                if isinstance(method, Mbox):
-                    p.report(option, "user cannot be given with mbox")
+                if type(method) in _WITHOUT_USER:
+                    p.report(option, f"user cannot be given with {_WITHOUT_USER[type(method)]}")
             case "ttl":
                 self.ttl_secs = delay(p, "the ttl")
         if {"alias", "virtual"} <= self._given and option.text in ("alias", "virtual"):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
-from smtpd_ps.contract.values import U32, Line, Name
+from smtpd_ps.contract.values import U32, Account, Line, Name, Path
 
 # --- lookup and parent -----------------------------------------------------------------------
 
@@ -57,6 +57,72 @@ class TableRead(Message, frozen=True):
     ok: bool
     text: Line = ""
     name: Name = ""
+
+
+# --- expansion: what lookup asks of the parent, and the parent of lookup --------------------
+
+
+class ForwardOpen(Message, frozen=True):
+    """What has this user in the .forward file, if anything?
+
+    The user is one of the system (and the action ""), or the `account` that the action's userbase names.
+    """
+
+    query: U32
+    action: Name
+    user: Name
+    account: Account | None = None
+
+
+class ForwardFile(Message, frozen=True):
+    """Its bytes are in the pipe whose descriptor comes with this. `superuser`: uid 0 owns it."""
+
+    query: U32
+    superuser: bool
+
+
+class ForwardNone(Message, frozen=True):
+    """There is none; no such user; the system cannot say; or `text` is why there is no delivery, now or ever."""
+
+    query: U32
+    verdict: Literal["none", "absent", "unsure", "temporary", "refused"]
+    text: Line = ""
+
+
+class IncludeOpen(Message, frozen=True):
+    """A file that an alias includes, to be opened with lookup's own rights."""
+
+    query: U32
+    path: Path
+
+
+class IncludeFile(Message, frozen=True):
+    """It is open. Carries the descriptor."""
+
+    query: U32
+
+
+class IncludeNone(Message, frozen=True):
+    """It cannot be read; `text` says why."""
+
+    query: U32
+    text: Line = ""
+
+
+class UserbaseQuery(Message, frozen=True):
+    """Who is this user in the userbase of the action?"""
+
+    query: U32
+    action: Name
+    user: Name
+
+
+class UserbaseInfo(Message, frozen=True):
+    """None: there is no such user, or (`temporary`) nobody can say."""
+
+    query: U32
+    account: Account | None = None
+    temporary: bool = False
 
 
 # --- smtp and delivery to keys (blocking) ----------------------------------------------------
