@@ -164,6 +164,8 @@ ROUTES: tuple[Route, ...] = (
     Route(201, m.Discover, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
     Route(202, m.ShowCorrupt, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="CorruptRow, Done"),
     Route(203, m.CorruptRow, ((QUEUE, CONTROL), (CONTROL, CLIENT)), _SERVE, 16 * KIB),
+    Route(205, m.Trace, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 512, answer="Done"),
+    Route(206, m.TraceMask, _fan(PARENT, CHILDREN), _SERVE, 64),
     Route(204, m.Uncorrupt, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
     # Filters.
     Route(160, m.FilterRequest, ((SMTP, LOOKUP),), _SERVE, 16 * KIB, answer="FilterAnswer"),

@@ -66,6 +66,7 @@ def test_what_the_parent_takes_at_run_time_is_a_handful() -> None:
         (Process.DELIVERY, "LmtpConnect"),
         (Process.CONTROL, "ShowProcesses"),
         (Process.CONTROL, "SetLog"),
+        (Process.CONTROL, "Trace"),
         (Process.CONTROL, "Stop"),
         (Process.CONTROL, "UpdateTable"),
         (Process.CONTROL, "Reload"),

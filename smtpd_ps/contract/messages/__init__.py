@@ -47,6 +47,7 @@ from smtpd_ps.contract.messages.operator import (
     ShowStatus,
     Stop,
     TextPart,
+    Trace,
     Uncorrupt,
     UpdateTable,
 )
@@ -97,6 +98,7 @@ from smtpd_ps.contract.messages.setup import (
     Retire,
     Retired,
     SmtpSetup,
+    TraceMask,
 )
 from smtpd_ps.contract.messages.system import (
     ForwardFile,
@@ -144,6 +146,7 @@ __all__ = [
     "Retire",
     "Retired",
     "LogLevel",
+    "TraceMask",
     "PeerQuery",
     "PeerInfo",
     "AuthRequest",
@@ -209,6 +212,7 @@ __all__ = [
     "ShowStatus",
     "ShowProcesses",
     "SetLog",
+    "Trace",
     "Reload",
     "Stop",
     "Explain",

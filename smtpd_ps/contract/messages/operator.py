@@ -116,6 +116,15 @@ class SetLog(Message, frozen=True):
     verbose: U8
 
 
+class Trace(Message, frozen=True):
+    """Say in the log what a subsystem does, or (`profile`) how long it takes; or stop that."""
+
+    client: U32
+    subsystem: Name
+    on: bool
+    profile: bool = False
+
+
 class Reload(Message, frozen=True):
     """Read the configuration again. Done when it serves, or with what is wrong with it."""
 

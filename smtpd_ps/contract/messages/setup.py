@@ -184,6 +184,12 @@ class Retired(Message, frozen=True):
     """No client is accepted any more."""
 
 
+class TraceMask(Message, frozen=True):
+    """Which subsystems are traced from now on (runtime/tracing)."""
+
+    mask: U32
+
+
 class LogLevel(Message, frozen=True):
     """0 brief, 1 verbose, more for traces."""
 
