@@ -58,8 +58,16 @@ def envelope(state_dir: str | None, evpid: int, json: bool) -> int:
     return 0
 
 
-def message(state_dir: str | None, msgid: int) -> int:
-    """Print one message as it is stored."""
+def message(state_dir: str | None, msgid: int, json: bool) -> int:
+    """Print one message as it was received; in JSON as text, or in base64 where it is not UTF-8."""
+    if json:
+        data = b"".join(part.data for part in parts(state_dir, m.ShowMessage(0, msgid), m.BytesPart))
+        record: dict[str, Any] = {"msgid": message_id_text(msgid), "size": len(data)}
+        try:
+            _json(record | {"message": data.decode()})
+        except UnicodeDecodeError:
+            _json(record | {"base64": data})
+        return 0
     for part in parts(state_dir, m.ShowMessage(0, msgid), m.BytesPart):
         sys.stdout.buffer.write(part.data)
     sys.stdout.flush()

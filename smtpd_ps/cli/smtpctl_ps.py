@@ -11,6 +11,7 @@ from smtpd_ps.cli.ask import DaemonError, order, parts
 from smtpd_ps.cli.audit import run as run_audit
 from smtpd_ps.cli.encrypt import encrypt
 from smtpd_ps.cli.explain import explain
+from smtpd_ps.cli.monitor import monitor
 from smtpd_ps.cli.setup import run_setup
 from smtpd_ps.cli.words import Command, WordError, find
 from smtpd_ps.contract import messages as m
@@ -52,6 +53,7 @@ class Commands:
             Command(("explain",), lambda given: explain(self._state_dir, given, self._json), ("option", "...")),
             Command(("log", "brief"), lambda _given: self._order(m.SetLog(0, 0))),
             Command(("log", "verbose"), lambda _given: self._order(m.SetLog(0, 1))),
+            Command(("monitor",), lambda _given: monitor(self._state_dir)),
             Command(("pause", "envelope"), lambda given: self._pause_envelope(given, True), ("id|all",)),
             Command(("pause", "mda"), lambda _given: self._order(m.Pause(0, "mda", True))),
             Command(("pause", "mta"), lambda _given: self._order(m.Pause(0, "mta", True))),
@@ -70,7 +72,13 @@ class Commands:
             Command(("show", "queue"), self._show_queue, ("[message-id]",)),
             Command(("show", "stats"), lambda _given: shows.stats(self._state_dir, self._json)),
             Command(("show", "status"), lambda _given: shows.status(self._state_dir, self._json)),
+            Command(("spf", "walk"), self._spf_walk, ("[-4|-6]", "...")),
             Command(("stop",), lambda _given: self._order(m.Stop(0))),
+            Command(("top",), lambda _given: self._top()),
+            Command(("trace",), lambda given: self._trace(given, True), ("subsystem",)),
+            Command(("untrace",), lambda given: self._trace(given, False), ("subsystem",)),
+            Command(("profile",), lambda given: self._trace(given, True, profile=True), ("imsg|queue",)),
+            Command(("unprofile",), lambda given: self._trace(given, False, profile=True), ("imsg|queue",)),
             Command(("uncorrupt",), self._uncorrupt, ("message-id|all",)),
             Command(("update", "table"), self._update_table, ("name",)),
         )
@@ -80,6 +88,21 @@ class Commands:
         if done.text:
             print(done.text)
         return 0
+
+    def _trace(self, given: Sequence[str], on: bool, profile: bool = False) -> int:
+        if len(given[0]) > MAX_NAME:
+            raise WordError("no subsystem has such a name")
+        return self._order(m.Trace(0, given[0], on, profile))
+
+    def _spf_walk(self, given: Sequence[str]) -> int:
+        from smtpd_ps.cli.spf_walk import spf_walk  # brings the resolver, for this command alone
+
+        return spf_walk(given)
+
+    def _top(self) -> int:
+        from smtpd_ps.cli.top import top  # brings termios and more, for this command alone
+
+        return top(self._state_dir)
 
     def _audit(self, _given: Sequence[str]) -> int:
         def ask() -> list[m.ProcessRow | m.ProgramRow]:
@@ -132,7 +155,7 @@ class Commands:
 
     def _show_message(self, given: Sequence[str]) -> int:
         evpid, msgid = parse_id(given[0])
-        return shows.message(self._state_dir, msgid or evpid >> 32)
+        return shows.message(self._state_dir, msgid or evpid >> 32, self._json)
 
     def _show_queue(self, given: Sequence[str]) -> int:
         msgid = 0

@@ -15,6 +15,7 @@ import msgspec
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import GENERATION
 from smtpd_ps.contract.values import Process, generation_of, seat_of
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.log import Log
 
 
@@ -40,6 +41,7 @@ _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
     m.ShowStatus: (Process.QUEUE, Process.SMTP),
     m.ShowProcesses: (Process.PARENT,),
     m.SetLog: (Process.PARENT,),
+    m.Trace: (Process.PARENT,),
     m.Reload: (Process.PARENT,),
     m.Stop: (Process.PARENT,),
     m.UpdateTable: (Process.PARENT,),
@@ -156,6 +158,8 @@ class Desk:
             case.client.send(part)
 
     def _on_counters(self, counters: m.Counters) -> None:
+        if tracing.mask & tracing.STAT:
+            tracing.write("stat", " ".join(f"{name}={value}" for name, value in counters.values))
         case = self._cases.get(counters.client)
         if case is not None:
             for name, value in counters.values:

@@ -25,6 +25,7 @@ from smtpd_ps.pure.smtp_client_events import (
     StartTls,
     StreamBody,
 )
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.runtime.stream import PlaintextWaiting, Pump, Stream, TlsError, TlsInfo
@@ -193,6 +194,8 @@ class Connection:
         self._handle(self.client.send(mail))
 
     def _on_data(self, data: bytes) -> None:
+        if tracing.mask & tracing.MTA:
+            tracing.write("mta", f"{self.session} {self.relay} <<< {data[:2000].decode('utf-8', 'replace')}")
         self.deadline = self._wiring.loop.now() + self._wiring.io_timeout_secs
         self._handle(self.client.receive(data))
 
@@ -226,6 +229,8 @@ class Connection:
 
     def _flush(self) -> None:
         if self._stream is not None and (data := self.client.take_output()):
+            if tracing.mask & tracing.MTA:
+                tracing.write("mta", f"{self.session} {self.relay} >>> {tracing.commands(data)}")
             self._stream.write(data)
 
     # A body in a file.

@@ -14,6 +14,7 @@ from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.password_hash import Verdict, scheme_by_start, scheme_of
 from smtpd_ps.lookup.sessions import Sessions
 from smtpd_ps.pure.table import Table, TableUnreadable
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.loop import Loop, Timer
 
 SYSTEM_PATIENCE_SECS = 30.0
@@ -85,6 +86,9 @@ class Credentials:
         session.auth_under_way = True
 
         def conclude(say: Say) -> None:
+            if tracing.mask & tracing.TABLES:
+                where = f"table {request.table}" if request.table else "the system"
+                tracing.write("tables", f"{request.session:016x} {where}: user {request.user}: {say}")
             session.auth_under_way = False
             if self._sessions.get(request.session) is not session:
                 return  # it went away meanwhile

@@ -34,6 +34,7 @@ class Type(IntEnum):
     SOA = 6
     PTR = 12
     MX = 15
+    TXT = 16  # for `spf walk` alone: never asked by the daemon, and so never decoded there
     AAAA = 28
 
 
@@ -58,7 +59,7 @@ class Mx:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of the answer section. `data`: address, host name, or Mx."""
+    """One record of the answer section. `data`: address, host name, text, or Mx."""
 
     name: str
     type: Type
@@ -88,7 +89,7 @@ class Reply:
 def preload() -> None:
     """Have dnspython load the record classes and codecs now; after confinement it could not."""
     question("b\u00fccher.example", Type.A)  # idna, punycode, stringprep
-    for kind in Type:
+    for kind in _TYPES:
         rdatatype = dns.rdatatype.RdataType.make(int(kind))
         dns.rdata.get_rdata_class(_IN, rdatatype)  # type: ignore[no-untyped-call, unused-ignore]
 
@@ -127,10 +128,10 @@ def parse_reply(data: bytes, ident: int, asked: Question) -> Reply | None:
             return None
         if truncated:
             return Reply(rcode, True, (), None)  # asked again over TCP
-        records = [record for record, _minimum in _section(parser, answers) if record is not None]
+        records = [record for record, _minimum in _section(parser, answers, asked.type) if record is not None]
         minimum = None
         if not any(record.type is asked.type for record in records):
-            minimum = next((at for _record, at in _section(parser, authorities) if at is not None), None)
+            minimum = next((at for _record, at in _section(parser, authorities, asked.type) if at is not None), None)
     except dns.exception.DNSException:
         return None
     return Reply(rcode, False, tuple(records), minimum)
@@ -150,12 +151,12 @@ def _same_question(parser: dns.wire.Parser, asked: Question) -> bool:
 _Parsed = tuple[Record | None, int | None]  # a record, or the negative TTL of a SOA
 
 
-def _section(parser: dns.wire.Parser, count: int) -> list[_Parsed]:
+def _section(parser: dns.wire.Parser, count: int, wanted: Type) -> list[_Parsed]:
     out: list[_Parsed] = []
     for _ in range(min(count, MAX_RECORDS)):
         name = dns.name.from_wire_parser(parser)
         kind, rdclass, ttl, length = parser.get_struct("!HHIH")
-        if kind not in _TYPES or rdclass != _IN:
+        if (kind not in _TYPES and kind != wanted) or rdclass != _IN:
             parser.get_bytes(length)
             continue
         ttl = 0 if ttl >= 1 << 31 else ttl  # RFC 2181 8
@@ -165,7 +166,7 @@ def _section(parser: dns.wire.Parser, count: int) -> list[_Parsed]:
     return out
 
 
-_TYPES = frozenset(int(kind) for kind in Type)
+_TYPES = frozenset(int(kind) for kind in Type if kind is not Type.TXT)
 
 
 def _decoded(name: str, kind: Type, ttl: int, rdata: dns.rdata.Rdata) -> _Parsed:
@@ -177,6 +178,8 @@ def _decoded(name: str, kind: Type, ttl: int, rdata: dns.rdata.Rdata) -> _Parsed
             data = _text(rdata.target)  # type: ignore[attr-defined]
         case Type.MX:
             data = Mx(rdata.preference, _text(rdata.exchange))  # type: ignore[attr-defined]
+        case Type.TXT:
+            data = b"".join(rdata.strings).decode("ascii", "replace")  # type: ignore[attr-defined]
         case Type.SOA:
             return None, min(ttl, rdata.minimum)  # type: ignore[attr-defined]
     return Record(name, kind, ttl, data), None

@@ -17,6 +17,7 @@ from the loop, none from within `send`.
 import os
 from collections.abc import Callable
 
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.loop import Loop
 
 READ_BYTES = 65_536
@@ -72,6 +73,8 @@ class LinePipe:
         """Queue a line, which has no end of line in it, for the end of the turn. False: it was not taken."""
         if b"\n" in line:
             raise ValueError("a line with an end of line in it")
+        if tracing.mask & tracing.FILTERS:
+            tracing.write("filters", f"fd={self._input_fd} > {line[:500].decode('utf-8', 'replace')}")
         if self.closed or self.unsent_bytes + len(line) >= MAX_UNSENT_BYTES:
             return False
         self._out.append(line)

@@ -18,6 +18,7 @@ from smtpd_ps.pure.expand_outcome import TEMPORARY, Accepted, Delivery, Needed, 
 from smtpd_ps.pure.expand_questions import Answer, Question, UserQuestion
 from smtpd_ps.pure.match_rules import Facts
 from smtpd_ps.pure.table import TableUnreadable
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.loop import Loop
 
 CACHE_ENTRIES = 50_000
@@ -139,6 +140,8 @@ class Recipients:
         done(outcome)
 
     def _answer(self, request: RcptRequest, session: Session | None, decision: Decision) -> None:
+        if tracing.mask & (tracing.RULES | tracing.EXPAND):
+            _trace(request, decision)
         if isinstance(decision, Refused):
             self._refuse(
                 RcptRefuse(request.session, request.transaction, request.number, decision.code, decision.text)
@@ -186,3 +189,16 @@ def _envelope(
         delivery.action, sender, recipient, delivery.dest, delivery.user, client, dsn, internal,
         delivery.target, delivery.source, delivery.forwarded,
     )  # fmt: skip
+
+
+def _trace(request: RcptRequest, decision: Decision) -> None:
+    what = f"{request.session:016x} from=<{request.sender}> to=<{request.recipient}>"
+    if isinstance(decision, Refused):
+        tracing.write("rules", f"{what}: {decision.code} {decision.text}")
+        return
+    if tracing.mask & tracing.RULES:
+        actions = ", ".join(dict.fromkeys(each.action for each in decision.deliveries))
+        tracing.write("rules", f"{what}: action {actions or 'none'}")
+    if tracing.mask & tracing.EXPAND:
+        for each in decision.deliveries:
+            tracing.write("expand", f"{what}: dest={each.dest} user={each.user or '-'} action={each.action}")

@@ -12,6 +12,7 @@ from functools import partial
 from smtpd_ps.lookup.cache import Cache
 from smtpd_ps.lookup.dns_exchange import Servers
 from smtpd_ps.lookup.dns_wire import BadName, Mx, Question, Rcode, Reply, Type, question
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.loop import Loop
 
 MAX_TTL_SECS = 86_400
@@ -58,6 +59,8 @@ class Resolver:
     def ask(self, name: str, kind: Type, done: Done) -> None:
         """Call `done` once with the answer, possibly before this returns."""
         key = (name.lower().rstrip("."), kind)
+        if tracing.mask & tracing.LOOKUP:
+            tracing.write("lookup", f"{kind.name} {name}?")
         cached = self._cache.get(key, self._loop.now())
         if cached is not None:
             done(cached)
@@ -127,5 +130,8 @@ class Resolver:
     def _finish(self, key: tuple[str, Type], answer: Answer) -> None:
         if answer.status is not Status.TEMPORARY:
             self._cache.put(key, answer, answer.expires)
+        if tracing.mask & tracing.LOOKUP:
+            values = " ".join(map(str, answer.values))
+            tracing.write("lookup", f"{key[1].name} {key[0]}: {answer.status.value} {values}")
         for done in self._waiting.pop(key):
             done(answer)

@@ -24,6 +24,7 @@ from smtpd_ps.parent.programs import Programs
 from smtpd_ps.parent.system import SystemAuth
 from smtpd_ps.parent.tables import TableFiles
 from smtpd_ps.parent.user_files import Identity
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.channel import Handlers
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
@@ -102,6 +103,7 @@ class Daemon:
             m.ShowProcesses: lambda request: self._when_settled(lambda: self._show_processes(request)),
             m.UpdateTable: lambda request: self._when_settled(lambda: self._update_table(request)),
             m.SetLog: self._set_log,
+            m.Trace: self._trace,
             m.Reload: self._reload,
             m.Stop: self._stop_requested,
         }
@@ -204,6 +206,21 @@ class Daemon:
         for child in self.children.living:
             if child.channel.phase is not Phase.SETUP:
                 child.tell(m.LogLevel(request.verbose))
+        self._tell_control(m.Done(request.client, True))
+
+    def _trace(self, request: m.Trace) -> None:
+        known = tracing.PROFILES if request.profile else tracing.SUBSYSTEMS
+        bits = known.get(request.subsystem)
+        if bits is None:
+            text = f"unknown subsystem {request.subsystem}; known: {' '.join(known)}"
+            self._tell_control(m.Done(request.client, False, text))
+            return
+        tracing.attach(self.log.trace)
+        tracing.set_mask(tracing.mask | bits if request.on else tracing.mask & ~bits)
+        self.log.info(f"traced are: {' '.join(tracing.names(tracing.mask)) or 'none'}")
+        for child in self.children.living:
+            if child.channel.phase is not Phase.SETUP:
+                child.tell(m.TraceMask(tracing.mask))
         self._tell_control(m.Done(request.client, True))
 
     def _when_settled(self, answer: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from smtpd_ps.parent.children import Child, Children, reason_of
 from smtpd_ps.parent.generation import Generation, Plan
 from smtpd_ps.parent.listeners import Listeners
 from smtpd_ps.parent.programs import Programs
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
 
@@ -81,6 +82,8 @@ class Generations:
         for child in generation.crew.children.values():
             if child.plan.common.verbose != self.log.verbose:
                 child.tell(m.LogLevel(self.log.verbose))
+            if tracing.mask:
+                child.tell(m.TraceMask(tracing.mask))
 
     # Reloading.
 

@@ -7,7 +7,7 @@ is logged or quoted (runtime/log, pure/bounce).
 from collections.abc import Callable
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.values import Job, Line, Notify, Recipient, Result, Status, envelope_id_text
+from smtpd_ps.contract.values import Job, Line, Notify, Recipient, Result, Status, envelope_id_text, message_id_text
 from smtpd_ps.pure.scheduler import Ticket
 from smtpd_ps.pure.scheduler_times import warnings_due
 from smtpd_ps.queue.group import Committer
@@ -16,6 +16,7 @@ from smtpd_ps.queue.shared import ACTION_GONE, Sender, Shared, Violation
 from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredEnvelope
 from smtpd_ps.queue.window import Held, Window
+from smtpd_ps.runtime import tracing
 
 FRAME_JOBS = 64
 TURN_JOBS = 256
@@ -77,6 +78,9 @@ class Dispatcher:
         for ticket in tickets:
             held = self._window.held[ticket.msgid]
             held.tickets.remove(ticket)
+            if tracing.mask & tracing.SCHEDULER:
+                tracing.write("scheduler", f"try msgid={message_id_text(ticket.msgid)} route={'/'.join(ticket.key)}"
+                              f" envelopes={len(ticket.evpids)}")  # fmt: skip
             if self._may_try(held, ticket, now_ms):
                 self._send(held, ticket, now_ms)
         self._flush()
@@ -225,6 +229,11 @@ class Dispatcher:
         held.live.discard(evpid)
         if warnings_due(self._s.settings.warn_secs, created_ms, stored.due_ms) > stored.warnings:
             self._notices.delayed(held, evpid)
+        if tracing.mask & tracing.SCHEDULER:
+            wait_ms = stored.due_ms - now_ms
+            tracing.write(
+                "scheduler", f"again evpid={envelope_id_text(evpid)} tries={stored.tries} in={wait_ms / 1000:.1f}s"
+            )
         if paused:
             stored.pause()
         self._committer.touch(held)

@@ -14,6 +14,7 @@ from smtpd_ps.queue.shared import Shared
 from smtpd_ps.queue.store.protocol import Group, Insert, StoreError, StoreFull
 from smtpd_ps.queue.store.records import StoredMessage
 from smtpd_ps.queue.window import Held, Window
+from smtpd_ps.runtime import tracing
 
 JOIN_MS = 50
 RETRY_SECS = 1.0
@@ -134,7 +135,11 @@ class Committer:
         removals = [message.msgid for message in removed] + self._discarded
         try:
             if new or dirty or removals:
+                begun = tracing.clock() if tracing.mask else 0.0
                 self._s.store.write(Group([Insert(o.message, o.body) for o in new], updates, removals))
+                if tracing.mask & (tracing.QUEUE | tracing.PROFILE_QUEUE):
+                    counts = f"{len(new)} new, {len(updates)} changed, {len(removals)} removed"
+                    tracing.write("queue", f"commit: {counts}, {(tracing.clock() - begun) * 1000:.3f} ms")
                 self._s.counters.syncs += 1
         except StoreError as error:
             self._failed(error, new, dirty)

@@ -21,6 +21,7 @@ from smtpd_ps.queue.store.records import (
     checksum,
 )  # fmt: skip
 from smtpd_ps.queue.window import Held, Window
+from smtpd_ps.runtime import tracing
 
 COLLECT_SECS = 1.0
 FULL_BYTES = 1024 * 1024  # above it RET=FULL returns the header: the notice is built in memory
@@ -111,6 +112,10 @@ class Notices:
             some = here[at : at + NOTICE_RECIPIENTS]
             self._asked[self._query] = (held, key[1], some, self._s.peers.generation)
             sender = held.message.envelopes[some[0]].envelope.sender
+            if tracing.mask & tracing.BOUNCE:
+                tracing.write(
+                    "bounce", f"query {self._query} msgid={message_id_text(held.message.msgid)} to=<{sender}>"
+                )
             self._s.peers.lookup.send(m.BounceQuery(self._query, sender))
 
     def ask_again(self, generation: int) -> None:
@@ -221,6 +226,9 @@ class Notices:
                 f"bounce evpid={envelope_id_text(evpid)} msgid={message_id_text(msgid)} kind={action}"
                 f" to=<{stored.envelope.sender}> rcpt=<{stored.envelope.rcpt}> stat={stored.text!r}"
             )
+        if tracing.mask & tracing.BOUNCE:
+            tracing.write("bounce", f"built msgid={message_id_text(msgid)} of {message_id_text(held.message.msgid)}"
+                          f" kind={action} recipients={len(evpids)} bytes={len(body)}")  # fmt: skip
         self._s.counters.bounces += 1
         self._s.counters.bounce_envelopes += len(evpids)
         self._committer.touch(held)

@@ -12,6 +12,7 @@ from smtpd_ps.pure.scheduler import RouteKey, Ticket
 from smtpd_ps.queue.shared import Shared
 from smtpd_ps.queue.store.protocol import Damaged, Due, StoreError
 from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredEnvelope, StoredMessage
+from smtpd_ps.runtime import tracing
 
 HORIZON_MS = 30_000
 CACHE_BYTES = 16 * 1024 * 1024  # of bodies
@@ -204,6 +205,8 @@ class Window:
                 else:
                     _hurried(loaded, dues[loaded.msgid])
                     self.plan(self._hold(loaded, checked=False))
+            if tracing.mask & tracing.QUEUE:
+                tracing.write("queue", f"read {len(dues)} messages that are due, {len(self.held)} in memory")
             if len(found) < LOAD_STEP:
                 self._store_due_ms = store.next_due_ms(horizon_ms)
                 self._refilling = False

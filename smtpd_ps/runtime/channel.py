@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from smtpd_ps.contract.messages import Message
 from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.codec import ContractViolation, encode
 from smtpd_ps.runtime.frames import FrameReader, Received, check_outgoing, close_all, incoming, outgoing
 from smtpd_ps.runtime.loop import Loop
@@ -122,6 +123,8 @@ class Channel:
             close_all(fds)
             return
         frame = encode(message)
+        if tracing.mask & tracing.IMSG:
+            self._trace("->", message)
         self.pending_bytes += len(frame)
         if not self._out:
             self._loop.at_turn_end(self.flush)
@@ -194,12 +197,36 @@ class Channel:
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return
+        if tracing.mask:
+            messages = self._traced(messages, len(data))
         for at, received in enumerate(messages):
             if self.closed:
                 for _message, held in messages[at:]:
                     close_all(held)
                 return
             self._handlers[type(received[0])](received[0], *received[1])
+
+    def _trace(self, way: str, message: Message) -> None:
+        tracing.write("imsg", f"{self.me.title} {way} {self.peer.title} {type(message).__name__}")
+
+    def _traced(self, messages: list[Received], size_bytes: int) -> list[Received]:
+        """Hand over what was received, saying so; nothing is left to hand over."""
+        if tracing.mask & tracing.MPROC:
+            tracing.write("mproc", f"{self.me.title} <- {self.peer.title} {size_bytes} bytes, {len(messages)} messages")
+        at = 0
+        while at < len(messages) and not self.closed:
+            message, fds = messages[at]
+            at += 1
+            if tracing.mask & tracing.IMSG:
+                self._trace("<-", message)
+            begun = tracing.clock()
+            self._handlers[type(message)](message, *fds)
+            if tracing.mask & tracing.PROFILE_IMSG:
+                ms = (tracing.clock() - begun) * 1000
+                tracing.write(
+                    "profile-imsg", f"{self.me.title} <- {self.peer.title} {type(message).__name__} {ms:.3f} ms"
+                )
+        return messages[at:]  # whose descriptors are to be closed
 
     def _read_again(self) -> None:
         if not self.closed:

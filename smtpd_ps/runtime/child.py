@@ -21,6 +21,7 @@ from typing import NoReturn
 from smtpd_ps import osdep
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.channel import BlockingChannel, Channel, Handlers
 from smtpd_ps.runtime.codec import ContractViolation
 from smtpd_ps.runtime.late_imports import watch_imports
@@ -177,15 +178,16 @@ class Child:
         return made
 
     def serve(self, parent_handlers: Handlers, on_parent: Callable[[Channel], None] | None = None) -> None:
-        """Run the loop until the parent closes its channel. LogLevel is handled here.
+        """Run the loop until the parent closes its channel. LogLevel and TraceMask are handled here.
 
-        `parent_handlers` names what the contract lets the parent send at run time, LogLevel
+        `parent_handlers` names what the contract lets the parent send at run time, those two
         left out; `on_parent` is told the channel before the loop runs.
         """
         self._boot_channel.sock.settimeout(None)
         handlers = dict(parent_handlers)
         if self.process is not Process.AGENT:
             handlers[m.LogLevel] = self._log_level
+            handlers[m.TraceMask] = self._trace_mask
         self.parent = self._channel(Process.PARENT, self._boot_channel.sock, handlers)
         if on_parent is not None:
             on_parent(self.parent)
@@ -203,6 +205,10 @@ class Child:
 
     def _log_level(self, message: m.LogLevel) -> None:
         self.log.verbose = message.verbose
+
+    def _trace_mask(self, message: m.TraceMask) -> None:
+        tracing.attach(self.log.trace)
+        tracing.set_mask(message.mask)
 
     def _lost(self, peer: Process, reason: str) -> None:
         if peer is Process.PARENT or self._draining:

@@ -70,6 +70,10 @@ class Log:
         if self.verbose:
             self._write(Level.DEBUG, text)
 
+    def trace(self, text: str) -> None:
+        """What the operator asked to be traced (runtime/tracing)."""
+        self._write(Level.DEBUG, text)
+
     def uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """For sys.excepthook: what nobody caught goes where an operator looks, a line a frame."""
         self.critical(f"{kind.__name__}: {error}")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.loop import Loop, Timer
 
 READ_BYTES = 65_536
@@ -134,6 +135,8 @@ class Stream:
                 except BlockingIOError:
                     sent = 0
                 self.unsent_bytes -= sent
+                if tracing.mask & tracing.IO:
+                    tracing.write("io", f"fd={self._sock.fileno()} sent {sent} of {len(data)} bytes")
                 if sent < len(data):
                     self._head = memoryview(data)[sent:]
                     if not self._waiting:
@@ -208,6 +211,8 @@ class Stream:
         except OSError as error:
             self._close(self._why(error))
             return
+        if tracing.mask & tracing.IO:
+            tracing.write("io", f"fd={self._sock.fileno()} received {len(data)} bytes")
         self._read_bytes = READ_BYTES if len(data) < READ_BYTES else READ_MORE_BYTES
         if self._pump is None:
             if data:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from smtpd_ps.contract import messages as m
 from smtpd_ps.pure.smtp_service import Action, Close, Rest, StartTls, State, Wait, WriteBody
 from smtpd_ps.pure.smtp_session import ServerSession
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.stream import PlaintextWaiting, Stream, TlsInfo
 
 if TYPE_CHECKING:
@@ -37,7 +38,17 @@ class Connection:
         self._file = -1  # descriptor of the spool file
 
     def _on_data(self, data: bytes) -> None:
+        if tracing.mask & tracing.SMTP:
+            self._trace_input(data)
         self.perform(self.session.receive(data))
+
+    def _trace_input(self, data: bytes) -> None:
+        """Commands; never what is said in DATA or in answer to AUTH."""
+        shown = tracing.commands(data) if self.session.state is State.COMMAND else f"({len(data)} bytes)"
+        tracing.write("smtp", f"{self.session.id:016x} <<< {shown}")
+
+    def _trace_output(self, data: bytes) -> None:
+        tracing.write("smtp", f"{self.session.id:016x} >>> {data.decode('utf-8', 'replace')}")
 
     def _on_close(self, reason: str) -> None:
         self.stream = None  # breaks the reference cycle
@@ -50,6 +61,8 @@ class Connection:
         for action in actions:
             kind = type(action)
             if kind is bytes:
+                if tracing.mask & tracing.SMTP:
+                    self._trace_output(action)  # type: ignore[arg-type]
                 if stream is not None:
                     stream.write(action)  # type: ignore[arg-type]
             elif kind is str:

@@ -86,6 +86,7 @@ class SmtpServer:
         }
         self._acceptors: list[Acceptor] = []
         self._sessions: dict[int, Connection] = {}  # that are not finished
+        self._opened = 0  # connections since the start
         self._open: set[Connection] = set()  # whose stream is not closed
         self._sources: dict[str | bytes, int] = {}  # their open streams
         self._waiting: set[Connection] = set()  # for queue to take bodies
@@ -140,6 +141,7 @@ class SmtpServer:
         connection = Connection(self, sock, session)
         self._sessions[session_id] = connection
         self._open.add(connection)
+        self._opened += 1
         self._sources[source] = count + 1
         connection.perform(session.begin())
 
@@ -307,6 +309,7 @@ class SmtpServer:
 
     def _show_stats(self, message: m.ShowStats) -> None:
         counts = dict.fromkeys(_COUNTERS, 0)
+        counts["smtp.session.opened"], counts["smtp.session.closed"] = self._opened, self._opened - len(self._open)
         for connection in self._open:
             session = connection.session
             family = "local" if session.address == "local" else "inet6" if ":" in session.address else "inet4"

@@ -160,7 +160,7 @@ def test_handlers_are_what_the_contract_says(world: World) -> None:
             route.message for route in ROUTES
             if (process, Process.LOOKUP) in route.hops and route.phase & (Phase.RUN | Phase.DRAIN)
         }  # fmt: skip
-        assert set(world.desk.handlers(process)) == incoming - {m.LogLevel}
+        assert set(world.desk.handlers(process)) == incoming - {m.LogLevel, m.TraceMask}
 
 
 def test_an_smtp_speaks_of_its_own_sessions_only(world: World) -> None:
