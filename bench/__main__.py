@@ -19,7 +19,7 @@ from bench.servers import PEERS, make_peer, make_site
 from bench.summary import Result, failure_of, summarise
 from bench.table import doubts, lay_out, number, rows
 from bench.turns import turns
-from bench.workloads import WORKLOADS
+from bench.workloads import SOAK, WORKLOADS
 
 OURS = "smtpd_ps"
 QUICK = {"workloads": "W1,W1k,W2,W3", "runs": 1, "scale": 0.5}
@@ -57,7 +57,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     ask = argparse.ArgumentParser(prog="bench", description=__doc__)
     names = ", ".join(PEERS)
     ask.add_argument("--peers", default=f"{OURS},opensmtpd+tuned,postfix", help=f"of {names}, each also with +tuned")
-    ask.add_argument("--workloads", default=",".join(WORKLOADS), help="of the list in docs/PERFORMANCE.md")
+    usual = ",".join(name for name in WORKLOADS if name != SOAK)
+    ask.add_argument("--workloads", default=usual, help=f"of the list in docs/PERFORMANCE.md, and {SOAK}")
     ask.add_argument("--runs", type=int, default=3)
     ask.add_argument("--scale", type=float, default=1.0, help="of the numbers of messages and sessions")
     ask.add_argument("--quick", action="store_true", help=f"the same as {QUICK}")

@@ -111,6 +111,25 @@ def roles(pids: Iterable[int]) -> dict[int, str]:
     return names
 
 
+def cpu_by_role(pids: Iterable[int]) -> dict[str, float]:
+    """CPU seconds of the processes that live, summed over those of one role."""
+    spent: dict[str, float] = {}
+    for pid, role in roles(pids).items():
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            spent[role] = spent.get(role, 0.0) + (int(fields[11]) + int(fields[12])) / TICK
+    return spent
+
+
+def descriptors(pids: Iterable[int]) -> int:
+    """Open descriptors of all these processes."""
+    count = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            count += len(os.listdir(f"/proc/{pid}/fd"))
+    return count
+
+
 def disk(tree: Path) -> dict[str, int]:
     """Bytes as files show them, bytes as the disk holds them, and files below a folder."""
     apparent = allocated = files = 0

@@ -44,14 +44,19 @@ class Site:
 
 
 class Peer:
-    """One server. `label` is its name, with "+tuned" where throttles are lifted."""
+    """One server. `label` is its name, with "+tuned" where throttles are lifted, "+several" where it has
+    two smtp and two delivery processes.
+    """
 
     name = ""
 
-    def __init__(self, site: Site, tuned: bool) -> None:
+    variants: tuple[str, ...] = ("", "tuned")
+
+    def __init__(self, site: Site, variant: str) -> None:
         self.site = site
-        self.tuned = tuned
-        self.label = f"{self.name}+tuned" if tuned else self.name
+        self.tuned = variant == "tuned"
+        self.several = variant == "several"
+        self.label = f"{self.name}+{variant}" if variant else self.name
         self.run = site.work / "run"
         self._process: subprocess.Popen[bytes] | None = None
         self._group: kernel.Group | None = None

@@ -10,6 +10,7 @@ from smtpd_ps import __version__
 from smtpd_ps.contract.installation import ACCOUNTS
 
 USERS = tuple(account.name for account in ACCOUNTS)
+SEVERAL = "smtp limit processes 2\nmta limit processes 2\n"
 RESOLVER = "127.0.0.1:9"  # nobody answers there: the machine's name server is left alone
 
 
@@ -17,6 +18,7 @@ class SmtpdPs(Peer):
     """Run by the interpreter that runs the benchmark."""
 
     name = "smtpd_ps"
+    variants = ("", "tuned", "several")
 
     def version(self) -> str:
         """Of this checkout."""
@@ -31,6 +33,9 @@ class SmtpdPs(Peer):
         """See Peer."""
         self.spool.chmod(0o711)
         path = write_configuration(self, scenario)
+        if self.several:
+            with open(path, "a") as more:
+                more.write(SEVERAL)
         return [*_command("smtpd_ps"), "-d", "-f", path, "--state-dir", str(self.spool), "--resolver", RESOLVER]
 
     def queued(self) -> int:

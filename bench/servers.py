@@ -22,6 +22,9 @@ def make_site(cache: Path, work: Path, load: kernel.Group) -> Site:
 def make_peer(site: Site, label: str) -> Peer:
     """`postfix`, or `postfix+tuned`. Raises ValueError for what is neither."""
     name, _plus, variant = label.partition("+")
-    if name not in PEERS or variant not in ("", "tuned"):
-        raise ValueError(f"no server {label!r}: there are {', '.join(PEERS)}, each also with +tuned")
-    return PEERS[name](site, tuned=variant == "tuned")
+    if name not in PEERS or variant not in PEERS[name].variants:
+        known = ", ".join(
+            f"{kind.name}+{one}" if one else kind.name for kind in PEERS.values() for one in kind.variants
+        )
+        raise ValueError(f"no server {label!r}: there are {known}")
+    return PEERS[name](site, variant)

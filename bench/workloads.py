@@ -77,6 +77,29 @@ def _settled(peer: Peer, cold_secs: float) -> Figures:
     return {"cold_start_s": cold_secs, "pss_idle_kib": kernel.pss_kib(peer.pids())}
 
 
+def soak(peer: Peer, scale: float, count: int = 100_000, size_bytes: int = 4096, steps: int = 10) -> Figures:
+    """Memory and descriptors while very much mail goes through; `growth` is of the second half."""
+    share = max(1, round(count * scale / steps))
+    with sinking(peer.site) as sink, peer.running(Scenario("relay")) as cold_secs:
+        figures = _settled(peer, cold_secs)
+        meter = Meter(peer)
+        failed, errors, pss, fds = 0, [], [], []
+        begin = time.perf_counter()
+        for step in range(1, steps + 1):
+            sent = send(peer.site, share, size_bytes, keep=True, patience_secs=120.0)
+            failed += sent.failed
+            errors += [sent.error] if sent.error else []
+            if not sink.wait(step * share, 120.0):
+                break
+            pids = peer.pids()
+            pss.append(kernel.pss_kib(pids))
+            fds.append(kernel.descriptors(pids))
+        figures |= rates(begin, sent.end, sink.last, sink.count, steps * share)
+        figures |= {"clients_failed": failed, "load_error": "; ".join(errors), "pss_kib": pss, "descriptors": fds}
+        figures |= {"pss_growth_kib": pss[-1] - pss[len(pss) // 2], "descriptor_growth": fds[-1] - fds[len(fds) // 2]}
+        return figures | _after(peer, meter, sink.count)
+
+
 def _after(peer: Peer, meter: Meter, delivered: int) -> Figures:
     """What is to be seen when all has arrived: CPU (tidying the queue included), memory, processes."""
     begin = time.perf_counter()
@@ -92,6 +115,7 @@ def _after(peer: Peer, meter: Meter, delivered: int) -> Figures:
         "queue_empty_after_s": emptied,
         "pss_after_kib": kernel.pss_kib(pids),
         "processes": len(pids),
+        "cpu_s_by_role": kernel.cpu_by_role(pids),
     }
 
 
@@ -234,6 +258,7 @@ CROWD = (
 )
 PROMISES = (Headline("syncs_per_message", "syncs a message"), Headline("calls_per_message", "traced calls a message"))
 KIB = 1024
+SOAK = "soak"
 
 WORKLOADS: dict[str, Workload] = {
     "W1": Workload(
@@ -290,6 +315,17 @@ WORKLOADS: dict[str, Workload] = {
             Headline("restart_loaded_s", "restart to loaded, s"),
             Headline("drain_s", "drain, s"),
             Headline("drain_cpu_s_per_1000", "drain, CPU s per 1000"),
+        ),
+    ),
+    SOAK: Workload(
+        "relay 100,000 x 4 KiB, connections kept: nothing may grow",
+        soak,
+        (
+            END_TO_END,
+            CPU,
+            *MEMORY,
+            Headline("pss_growth_kib", "PSS, growth over the second half, KiB"),
+            Headline("descriptor_growth", "descriptors, growth over the second half"),
         ),
     ),
     "W8": Workload("system calls that a promise costs, by strace: relay", durability, PROMISES),
