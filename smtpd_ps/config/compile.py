@@ -53,7 +53,7 @@ from smtpd_ps.contract.settings import (
     TableSettings,
     TableUse,
 )
-from smtpd_ps.contract.values import Process, Value
+from smtpd_ps.contract.values import Process, SrsSecrets, Value
 
 V = TypeVar("V", bound=Value)
 
@@ -139,6 +139,7 @@ def compile_settings(
                 pki=_pki(conf, relaying),
                 max_agents=conf.options.max_agents,
                 mta=_mta_limits(conf.options),
+                srs=_srs(conf.options, backup=False) if any(a.relay_srs for a in actions.values()) else None,
             ),
         ),
         keys=_bounded(conf, KeysSettings(pki=_pki(conf, signing))),
@@ -201,7 +202,15 @@ def _action(conf: Configuration, action: Action, default_ciphers: str) -> Action
         relay_domain_table=relay.domain_table,
         relay_backup=relay.backup,
         relay_backup_hosts=relay.backup_hosts,
+        relay_srs=relay.srs,
     )
+
+
+def _srs(options: Options, *, backup: bool) -> SrsSecrets | None:
+    """For who makes addresses, and for who reads them also the `backup` key; None without a key."""
+    if not options.srs_key:
+        return None
+    return SrsSecrets(options.srs_key, options.srs_backup_key if backup else "", options.srs_ttl_secs // 86400)
 
 
 def _mta_limits(options: Options) -> MtaLimits:
@@ -322,6 +331,7 @@ def _lookup(
         local_addresses=conf.interface_addresses,
         local_names=tuple(dict.fromkeys(("localhost", conf.hostname.lower()))),
         resolver=resolver,
+        srs=_srs(conf.options, backup=True),
         sub_address_delimiter=conf.options.sub_address_delimiter,
         filters=tuple(_filter(each) for each in conf.filters.values()),
         listener_filters=_listener_filters(conf),

@@ -209,6 +209,7 @@ class Relay:
     domain_table: str = ""
     backup: str = ""  # the exchanger that this host is
     backup_hosts: tuple[str, ...] = ()  # relay URLs, tried in order when `hosts` fail
+    srs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +285,9 @@ class Options:
     queue_compression: bool = False
     # The key; "" asks for it at the start, "stdin" reads it there; None encrypts nothing.
     queue_encryption: str | None = field(default=None, repr=False)
+    srs_key: str = field(default="", repr=False)  # "": no SRS
+    srs_backup_key: str = field(default="", repr=False)
+    srs_ttl_secs: int = 4 * 86400
 
 
 @dataclass(frozen=True, slots=True)

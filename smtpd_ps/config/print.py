@@ -80,6 +80,11 @@ def _options(options: Options) -> Iterator[str]:
         yield "queue compression"
     if options.queue_encryption is not None:
         yield _joined("queue encryption", word(options.queue_encryption) if options.queue_encryption else "")
+    if options.srs_key:
+        yield f"srs key {word(options.srs_key)}"
+    if options.srs_backup_key:
+        yield f"srs key backup {word(options.srs_backup_key)}"
+    yield f"srs ttl {delay(options.srs_ttl_secs)}"
     yield f"bounce warn-interval {', '.join(delay(secs) for secs in options.warn_secs)}"
 
 
@@ -244,6 +249,7 @@ def _relay(conf: Configuration, relay: Relay) -> str:
         f"ciphers {word(relay.ciphers)}" if relay.ciphers else "",
         _option(conf, "src", relay.src_table) if relay.src_table else "",
         _option(conf, "helo-src", relay.helo_table) if relay.helo_table else "",
+        "srs" if relay.srs else "",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta
 
-from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name, Path, ProgramKind, Value
+from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name, Path, ProgramKind, SrsSecrets, Value
 from smtpd_ps.contract.values import TlsUse as TlsUse  # settings.TlsUse and values.TlsUse are one
 
 TlsOffer = Literal["none", "offer", "require", "implicit"]
@@ -152,6 +152,7 @@ class ActionSettings(Value, frozen=True):
     relay_domain_table: Name = ""  # from destination domain to relay URL
     relay_backup: Name = ""  # relay to exchangers that are preferred to this one, only
     relay_backup_hosts: Annotated[tuple[Line, ...], Meta(max_length=64)] = ()  # URLs, in order, if the others fail
+    relay_srs: bool = False
 
     @property
     def by_host(self) -> bool:
@@ -172,6 +173,7 @@ class LookupSettings(Value, frozen=True):
     sub_address_delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = "+"
     filters: Annotated[tuple[FilterSettings, ...], Meta(max_length=1024)] = ()  # members before their chains
     listener_filters: Annotated[tuple[tuple[U16, Name], ...], Meta(max_length=256)] = ()  # by listener's index
+    srs: SrsSecrets | None = None  # to read SRS addresses of bounces
 
 
 class ActionSchedule(Value, frozen=True):
@@ -225,6 +227,7 @@ class DeliverySettings(Value, frozen=True):
     agent_idle_secs: Seconds = 10
     mta: MtaLimits = MtaLimits()
     domain_limits: Annotated[tuple[MtaLimits, ...], Meta(max_length=10_000)] = ()  # in place of `mta` for theirs
+    srs: SrsSecrets | None = None  # to make SRS addresses; without the backup key
 
 
 class KeysSettings(Value, frozen=True):

@@ -203,6 +203,17 @@ def seat_of_session(session: int) -> int:
     return session >> 56
 
 
+class SrsSecrets(Value, frozen=True):
+    """What proves that an SRS address was made here. Never logged."""
+
+    key: Name
+    backup_key: Name = ""  # read, not written
+    ttl_days: Annotated[int, Meta(ge=1, le=1000)] = 4
+
+    def __repr__(self) -> str:
+        return "SrsSecrets(...)"
+
+
 def message_id_text(msgid: int) -> str:
     """The 8 hexadecimal digits that name a message."""
     return f"{msgid:08x}"

@@ -16,7 +16,6 @@ from smtpd_ps.delivery.tasks import MAX_TRIES, Task
 from smtpd_ps.pure.delivery_headers import local_headers
 from smtpd_ps.pure.relay_network import Network, Target
 from smtpd_ps.pure.relay_planner import Choice, Exhausted, Usage, Wait, choose
-from smtpd_ps.pure.sender_rewrite import rewrite_sender
 from smtpd_ps.pure.smtp_client_events import Answer, ClientOptions, Finished, Mail
 
 FALLBACK_SECS = 0.3  # until another address of a host that does not answer is tried beside it (RFC 8305 5)
@@ -201,7 +200,7 @@ class Pool:
         else:
             names = [r.dest for r in task.recipients]
         return Mail(
-            rewrite_sender(job.sender, self.action.relay_mail_from),
+            task.sender,
             names,
             None if task.fd >= 0 else job.body,
             job.size_bytes + len(prefix),

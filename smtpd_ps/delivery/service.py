@@ -21,6 +21,7 @@ from smtpd_ps.delivery.tls_clients import MakePump
 from smtpd_ps.pure.lmtp_destination import parse_destination
 from smtpd_ps.pure.relay_network import Network
 from smtpd_ps.pure.relay_planner import targets_of
+from smtpd_ps.pure.sender_rewrite import rewrite_sender
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
 
@@ -46,6 +47,12 @@ class Delivery:
         self._settings = settings
         self._actions = {action.name: action for action in settings.actions}
         self._numbers = itertools.count(1)
+        self._clock = clock
+        self._srs = None
+        if settings.srs is not None:
+            from smtpd_ps.pure.srs import Srs  # brings in hashes, which others do without
+
+            self._srs = Srs(settings.srs)
         self.outcomes = Outcomes(loop, log, clock)
         self.dials = UnixDials()
         self.agents = AgentPool(loop, settings, self.outcomes, self._next_number)
@@ -94,9 +101,23 @@ class Delivery:
                 os.close(fd)
             return
         if action.kind == "relay":
-            self._relay(Task(job, action, list(job.recipients), fd))
+            self._relay_by_senders(job, action, fd)
         else:
             self._deliver_here(job, action, fd)
+
+    def _relay_by_senders(self, job: Job, action: ActionSettings, fd: int) -> None:
+        """One task; with SRS one for each sender that recipients are to be shown."""
+        if self._srs is None or not action.relay_srs or not job.sender:
+            self._relay(Task(job, action, list(job.recipients), fd))
+            return
+        sender = rewrite_sender(job.sender, action.relay_mail_from)
+        groups: dict[str, list[Recipient]] = {}
+        for recipient in job.recipients:
+            shown = sender
+            if recipient.rcpt.lower() != recipient.dest.lower():  # forwarded, as OpenSMTPD understands it
+                shown = self._srs.encode(sender, recipient.rcpt.rpartition("@")[2], self._clock())
+            groups.setdefault(shown, []).append(recipient)
+        self._each_group([Task(job, action, group, -1, shown) for shown, group in groups.items()], fd, self._relay)
 
     def _relay(self, task: Task) -> None:
         action = task.action
@@ -127,16 +148,20 @@ class Delivery:
             else:
                 groups.append(by_dest.setdefault(recipient.dest, [recipient]))
         add = self._pool(action, "").add if action.kind == "lmtp" else self.agents.add
-        for group in groups[1:]:
-            task = Task(job, action, group)
+        self._each_group([Task(job, action, group) for group in groups], fd, add)
+
+    def _each_group(self, tasks: list[Task], fd: int, add: Callable[[Task], None]) -> None:
+        """Give every task a descriptor of the same body, and `add` it; `fd` itself goes to the first."""
+        for task in tasks[1:]:
             try:
                 task.fd = share_fd(fd)
             except OSError as error:
                 self.outcomes.ended(task, Status.TEMPFAIL, f"451 4.3.0 {os.strerror(error.errno or 0)}")
             else:
                 add(task)
-        if groups:
-            add(Task(job, action, groups[0], fd))
+        if tasks:
+            tasks[0].fd = fd
+            add(tasks[0])
         elif fd >= 0:
             os.close(fd)
 

@@ -8,6 +8,7 @@ import os
 from smtpd_ps.contract.settings import ActionSettings
 from smtpd_ps.contract.values import Job, Recipient
 from smtpd_ps.pure.delivery_headers import HEADER_SEARCH_BYTES, delivered_to
+from smtpd_ps.pure.sender_rewrite import rewrite_sender
 
 MAX_TRIES = 3  # connections that may break under one task before its recipients wait for the queue's next try
 
@@ -15,12 +16,16 @@ MAX_TRIES = 3  # connections that may break under one task before its recipients
 class Task:
     """Recipients that share one transaction, or one recipient for an agent.
 
-    `fd` is the body of a large message, or -1; it belongs to the task, which `close` ends.
+    `fd` is the body of a large message, or -1; it belongs to the task, which `close` ends. `sender` is
+    what the next host is told.
     """
 
-    __slots__ = ("action", "fd", "job", "recipients", "tries")
+    __slots__ = ("action", "fd", "job", "recipients", "sender", "tries")
 
-    def __init__(self, job: Job, action: ActionSettings, recipients: list[Recipient], fd: int = -1) -> None:
+    def __init__(
+        self, job: Job, action: ActionSettings, recipients: list[Recipient], fd: int = -1, sender: str | None = None
+    ) -> None:
+        self.sender = rewrite_sender(job.sender, action.relay_mail_from) if sender is None else sender
         self.job = job
         self.action = action
         self.recipients = recipients

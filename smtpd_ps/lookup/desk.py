@@ -4,12 +4,13 @@ Runs in lookup. Built before confinement from the settings and files; the channe
 afterwards.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn, Protocol
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import LookupSettings
-from smtpd_ps.contract.values import Process, seat_of_session
+from smtpd_ps.contract.values import Process, SrsSecrets, seat_of_session
 from smtpd_ps.lookup.addresses import AddressBook, has_global_ipv6
 from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.credentials import Credentials
@@ -22,7 +23,7 @@ from smtpd_ps.lookup.mail_hosts import MailExchangers
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.lookup.peers import Peers
 from smtpd_ps.lookup.programs import Programs
-from smtpd_ps.lookup.recipients import Recipients
+from smtpd_ps.lookup.recipients import Recipients, SrsReader
 from smtpd_ps.lookup.relay_routes import RelayRoutes
 from smtpd_ps.lookup.resolver import Resolver
 from smtpd_ps.lookup.sessions import Sessions
@@ -38,6 +39,16 @@ class Sender(Protocol):
 
     def send(self, message: m.Message, *fds: int) -> None:
         """Send `message` at the end of the turn."""
+
+
+def _srs_reader(secrets: SrsSecrets | None) -> SrsReader | None:
+    """Reads SRS addresses; None where smtpd.conf has no key for them."""
+    if secrets is None:
+        return None
+    from smtpd_ps.pure.srs import Srs  # brings in hashes, which others do without
+
+    srs = Srs(secrets)
+    return lambda address: srs.decode(address, time.time())
 
 
 class Desk:
@@ -65,11 +76,12 @@ class Desk:
         to = self._to
         rules, expander = self._rules(), self._expander()
         self._expander_now = expander
+        srs = _srs_reader(settings.srs)
         self.sessions = Sessions(rules)
         self._knowledge = Knowledge(loop, to(Process.PARENT), warn)
         self._recipients = Recipients(
             loop, self.sessions, expander, self._knowledge,
-            to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn,
+            to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn, srs,
         )  # fmt: skip
         self._credentials = Credentials(
             loop, self.sessions, files.tables, checking, self._to_smtp, to(Process.PARENT), warn
@@ -80,7 +92,7 @@ class Desk:
         )  # fmt: skip
         self._updates = TableUpdates(settings, files.tables, hashes, checking, self._swap, to(Process.PARENT))
         self._explanations = Explanations(
-            settings, rules, expander, self._names, self._knowledge, self._routes, to(Process.CONTROL)
+            settings, rules, expander, self._names, self._knowledge, self._routes, to(Process.CONTROL), srs
         )
         self._filters = FilterDesk(loop, settings, files.tables, resolver, self._to_smtp, inform, warn)
         self._warn = warn

@@ -48,7 +48,9 @@ class Explanations:
         knowledge: Knowledge,
         routes: RelayRoutes,
         send: Callable[[m.Message], None],
+        srs: Callable[[str], str | None] | None = None,
     ) -> None:
+        self._srs = srs
         self._hostname = settings.hostname
         self._settings = {action.name: action for action in settings.actions}
         self._rules, self._expander, self._names = rules, expander, names
@@ -87,11 +89,15 @@ class Explanations:
         direct = self._rules.view(Source(request.address, request.tag, user, False, name))
         inner = self._rules.view(Source(request.address, request.tag, user, True, name))
         facts = Facts(request.helo.lower(), request.tls, sender.lower(), "", "")
+        original = self._srs(recipient) if self._srs is not None and not sender else None
+        first = direct if original is None else inner
         try:
-            outcome, steps = expand_traced(self._expander, recipient, facts, direct, inner, answer)
+            outcome, steps = expand_traced(self._expander, original or recipient, facts, first, inner, answer)
         except TableUnreadable as error:
             self._send(m.Done(request.client, False, str(error)))
             return
+        if original is not None:
+            steps = (Step(0, "address", recipient, f"is the SRS address of {original}"), *steps)
         if isinstance(outcome, Needed):
             self._knowledge.ask(
                 outcome.questions, lambda more: self._run(request, name, sender, recipient, {**known, **more})

@@ -27,6 +27,7 @@ DECISION_SECS = 10.0  # of one that depends on a user, who may come or go
 FILES_SECS = 2.0  # of one that depends on a .forward, or on there being none, or on an included file
 
 Decision = Accepted | Refused
+SrsReader = Callable[[str], str | None]  # the address that a recipient of a bounce stands for
 _Key = tuple[int, int, str, str | None, str | None, bool | None]
 
 
@@ -43,7 +44,9 @@ class Recipients:
         refuse: Callable[[RcptRefuse], None],
         bounce: Callable[[BounceRoute], None],
         warn: Callable[[str], None],
+        srs: SrsReader | None = None,
     ) -> None:
+        self._srs = srs
         self._loop, self._sessions, self._expander, self._knowledge = loop, sessions, expander, knowledge
         self._accept, self._refuse, self._bounce, self._warn = accept, refuse, bounce, warn
         self._decisions: Cache[_Key, Decision] = Cache(CACHE_ENTRIES)
@@ -77,8 +80,10 @@ class Recipients:
                 self._answer(request, session, TEMPORARY)
                 return
             session.valid_sender = request.sender
-        key = self._key(session, request)
-        decision = self._decisions.get(key, self._loop.now())
+        key: _Key | None = self._key(session, request)
+        if self._srs is not None and request.recipient[:3].lower() == "srs":
+            key = None  # what it stands for depends on the sender, and ends
+        decision = None if key is None else self._decisions.get(key, self._loop.now())
         if decision is not None:
             self._answer(request, session, decision)
             return
@@ -117,6 +122,10 @@ class Recipients:
         """Expand; where something must be asked, again once it is known."""
         told = answers or {}
         keep_secs = FOREVER
+        direct, original = session.direct, None
+        if self._srs is not None and not facts.sender:
+            original = self._srs(recipient)
+            direct = direct if original is None else session.reinjected
 
         def known(question: Question) -> Answer | None:
             nonlocal keep_secs
@@ -124,7 +133,7 @@ class Recipients:
             return told.get(question) or self._knowledge.known(question)
 
         try:
-            outcome = self._expander.expand(recipient, facts, session.direct, session.reinjected, known)
+            outcome = self._expander.expand(original or recipient, facts, direct, session.reinjected, known)
         except TableUnreadable as error:
             outcome = Refused(TEMPORARY.code, TEMPORARY.text, str(error))
         if isinstance(outcome, Needed):

@@ -90,6 +90,7 @@ ca roots cert "/roots"
 filter "f1" phase connect match !rdns disconnect "550 no name"
 filter f2 phase mail-from match mail-from regex "^x" junk
 filter "chain" chain { f1, f2 }
+srs key "before"
 action first relay
 """
 
@@ -99,6 +100,7 @@ _GLOBALS = st.one_of(
     after("smtp sub-addr-delim", either('"+"', '"-"', "'\"'", '"\\\\\n"', "_", '"#"')),
     after("smtp ciphers", either("HIGH", '"HIGH:!aNULL"', '"ECDHE+AESGCM -SHA1"')),
     after("queue ttl", either(*_DELAYS)),
+    after("srs", either('key "a b\\""', "key backup x", "ttl 1d", "ttl 36h")),
     either("queue compression", "queue encryption", 'queue encryption "-"'),
     either("queue encryption stdin", 'queue encryption "0123456789 abcdef0123456789 abc\\""'),
     after("bounce warn-interval", st.lists(either(*_DELAYS), min_size=1, max_size=4).map(" , ".join)),
@@ -150,7 +152,7 @@ _RELAY = st.one_of(
         either("helo h.example", 'helo "[::1]"'),
         either("mail-from a@b.example", 'mail-from "@b.example"'),
         either("ca roots", "ca ROOTS"), either("protocols tlsv1.3", 'protocols "all:!TLSv1.3"'),
-        either("ciphers HIGH", 'ciphers "ECDHE+AESGCM -SHA1"'),
+        either("srs"), either("ciphers HIGH", 'ciphers "ECDHE+AESGCM -SHA1"'),
         either("src ::1", "src <file>", 'src { "192.0.2.1", "[::1]" }'),
         either("helo-src <keyed>", 'helo-src { "[::1]" = x.example }'),
         either("backup", "backup mx b.example", "domain <keyed>", 'domain { "b" = "smtp://c:26", x = "smtps://b" }'),

@@ -394,6 +394,16 @@ def test_a_ca_is_read(load_text) -> None:
     assert conf.warnings == ()
 
 
+def test_srs(load_text) -> None:
+    """A key, one before it, and how long addresses are read; the key comes before the action."""
+    conf = load_text('srs key "one two"\nsrs key backup old\nsrs ttl 9d\naction a relay srs\nmatch for any action a\n')
+    options, method = conf.options, conf.actions["a"].method
+    assert (options.srs_key, options.srs_backup_key, options.srs_ttl_secs) == ("one two", "old", 9 * 86400)
+    assert method == Relay(srs=True)
+    assert "one two" not in repr(options)
+    assert load_text(RULE).options.srs_ttl_secs == 4 * 86400
+
+
 def test_sources_and_names_in_place(load_text) -> None:
     """Addresses of either family, in brackets too, and a name for each."""
     conf = load_text(

@@ -67,6 +67,7 @@ smtp sub-addr-delim "+"
 queue ttl 36h
 queue compression
 queue encryption abcdefghijklmnopqrstuvwxyz012345
+srs ttl 4d
 bounce warn-interval 4h
 
 table users { "any" = bob, "c d" = "" }

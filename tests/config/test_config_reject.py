@@ -137,7 +137,7 @@ LISTEN = [
     *[(f"listen on socket {word}", f"1: {word} is not supported yet") for word in ("mask-src", "no-dsn")],
 ]  # fmt: skip
 
-RELAY = "auth, backup, ca, ciphers, domain, helo, helo-src, host, mail-from, pki, protocols, src, tls, ttl"
+RELAY = "auth, backup, ca, ciphers, domain, helo, helo-src, host, mail-from, pki, protocols, src, srs, tls, ttl"
 ACTION = [
     ("action", "1: expected the name of an action, found the end of the line"),
     ("action relay relay",
@@ -213,7 +213,17 @@ ACTION = [
      f'1: expected an option of relay ({RELAY}) or the end of the line, '
      'found the keyword "user"'),
     *[(f"action a relay {word}", f"1: {word} is not supported yet")
-      for word in ("filter", "srs")],
+      for word in ("filter",)],
+    ("action a relay srs", "1: srs needs a key; declare it before with srs key"),
+    ('action a relay srs\nsrs key "x"', "1: srs needs a key; declare it before with srs key"),
+    ("srs", '1: expected "key" or "ttl", found the end of the line'),
+    ('srs secret "x"', '1: expected "key" or "ttl", found "secret"'),
+    ('srs key ""', "1: the secret of srs may not be empty"),
+    ("srs key", "1: expected the secret of srs, found the end of the line"),
+    ("srs key backup", "1: expected the secret of srs, found the end of the line"),
+    ("srs ttl 23h", '1: the srs ttl is at least 1d and at most 1000d: "23h"'),
+    ("srs ttl 1001d", '1: the srs ttl is at least 1d and at most 1000d: "1001d"'),
+    ("srs ttl 4", "1: expected the srs ttl with a unit: s, m, h or d, found the number 4"),
     ("action a relay backup host b", "1: backup host must come after host"),
     ("action a relay backup host b host a", "1: backup host must come after host"),
     ("action a relay host a backup host <file>", "4: backup host needs its list in smtpd.conf"),
@@ -322,7 +332,6 @@ MATCH = [
 GLOBAL = [
     ("admd x", "1: admd is not supported yet"),
     ('proc p "/x"', "1: proc is not supported yet"),
-    ('srs key "x"', "1: srs is not supported yet"),
     ("smtp ciphers 5",
      "1: expected a list of ciphers, found the number 5; quote it to use it as text"),
     ('smtp ciphers "A;B"', '1: a list of ciphers is of the form of openssl-ciphers(1): "A;B"'),

@@ -153,3 +153,44 @@ def test_a_backup_mx() -> None:
             send(daemon, "x@own.test")
             wait_until("the mail waits", lambda: "No MX found for destination" in daemon.ctl("show", "queue"))
         assert (len(best.mails), len(worse.mails)) == (1, 0)
+
+
+SRS = """
+srs key "the new secret"
+srs key backup "the old secret"
+table forwards { "bob@ours.test" = "bob@far.test" }
+action forward maildir virtual <forwards>
+action out relay host "smtp://127.0.0.1:SINK" srs
+match from any for domain ours.test action forward
+match for any action out
+"""
+
+
+def test_srs_both_ways() -> None:
+    """Forwarded mail shows an address of ours, mail that is only relayed does not; a bounce to it finds the sender."""
+    with sinking() as sink, running(LISTEN + SRS.replace("SINK", str(sink.port))) as daemon:
+        send(daemon, "bob@ours.test")
+        daemon.wait_empty()
+        send(daemon, "x@direct.test")
+        send(daemon, "bob@ours.test", sender="")
+        daemon.wait_empty()
+        shown = {tuple(mail.recipients): mail.sender for mail in sink.mails}
+        assert shown["x@direct.test",] == "a@client.test"
+        first = sink.mails[0].sender
+        assert first.startswith("SRS0=") and first.endswith("=client.test=a@ours.test")
+        assert [mail.sender for mail in sink.mails].count("") == 1
+        sink.mails.clear()
+        send(daemon, first, sender="")
+        daemon.wait_empty()
+        assert [(mail.sender, mail.recipients) for mail in sink.mails] == [("", ["a@client.test"])]
+        with daemon.smtp() as client:
+            client.ehlo()
+            assert client.mail("eve@client.test")[0] == 250
+            assert client.rcpt(first)[0] >= 500  # only bounces are led back
+            client.rset()
+            client.mail("")
+            assert client.rcpt(first.replace("client.test=a@", "client.test=b@"))[0] >= 500
+        assert "is the SRS address of a@client.test" in daemon.ctl(
+            "explain", "--from", "local", "--sender", "", "--rcpt", first
+        )
+        assert "secret" not in daemon.log

@@ -7,14 +7,17 @@ says so.
 
 from smtpd_ps.config.directives.actions import action
 from smtpd_ps.config.directives.filters import admd, filter_, proc
-from smtpd_ps.config.directives.limits import bounce, mda, mta, queue, scheduler, smtp
+from smtpd_ps.config.directives.limits import bounce, mda, mta, queue, scheduler, smtp, srs
 from smtpd_ps.config.directives.listen import listen
 from smtpd_ps.config.directives.match import match
 from smtpd_ps.config.directives.pki import authority, pki
 from smtpd_ps.config.directives.tables import table
 from smtpd_ps.config.parser import Parser, Production
 
-UNSUPPORTED = ("admd", "proc", "srs")
+UNSUPPORTED = (
+    "admd",
+    "proc",
+)
 
 
 def _unsupported(p: Parser) -> None:
@@ -37,6 +40,7 @@ _SUPPORTED: dict[str, Production] = {
     "queue": queue,
     "scheduler": scheduler,
     "smtp": smtp,
+    "srs": srs,
     "table": table,
 }
 PRODUCTIONS: dict[str, Production] = {**_SUPPORTED, **dict.fromkeys(UNSUPPORTED, _unsupported)}

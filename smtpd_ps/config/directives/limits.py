@@ -1,4 +1,4 @@
-"""The global settings: smtp, queue, bounce, mta, mda, scheduler.
+"""The global settings: smtp, queue, bounce, srs, mta, mda, scheduler.
 
 Runs in the parent and in `smtpd_ps -n`. A limit of OpenSMTPD's that governs something smtpd_ps
 does not do is taken with a warning that it has no effect.
@@ -16,6 +16,8 @@ from smtpd_ps.contract.values import MAX_INSTANCES
 
 MAX_WARNINGS = 4
 QUEUE_KEY_BYTES = 32
+DAY_SECS = 86400
+MAX_SRS_DAYS = 1000  # an address carries ten bits of the day
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +212,17 @@ def scheduler(p: Parser) -> None:
     """`scheduler limit`."""
     _subject(p, "limit")
     _limits(p, SCHEDULER_LIMITS)
+
+
+def srs(p: Parser) -> None:
+    """`srs key SECRET`, `srs key backup SECRET`, `srs ttl DELAY`."""
+    if _subject(p, "key", "ttl").text == "key":
+        field = "srs_backup_key" if p.accept("backup") else "srs_key"
+        _set(p, **{field: p.name("the secret of srs", blanks=True)})
+        return
+    token = p.peek()
+    secs = delay(p, "the srs ttl")
+    if not DAY_SECS <= secs <= MAX_SRS_DAYS * DAY_SECS:
+        p.report(token, f'the srs ttl is at least 1d and at most {MAX_SRS_DAYS}d: "{token.text}"')
+        return
+    _set(p, srs_ttl_secs=secs)

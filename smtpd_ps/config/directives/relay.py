@@ -20,9 +20,9 @@ from smtpd_ps.pure.relay_url import RelayUrl, RelayUrlError, is_host_name, parse
 MAX_HOSTS = 64  # contract.settings.ActionSettings
 _OPTIONS = (
     "auth", "backup", "ca", "ciphers", "domain", "helo", "helo-src", "host", "mail-from", "pki", "protocols", "src",
-    "tls", "ttl",
+    "srs", "tls", "ttl",
 )  # fmt: skip
-_UNSUPPORTED = frozenset(("filter", "srs"))
+_UNSUPPORTED = frozenset(("filter",))
 _WITHOUT_TLS = ("lmtp", "smtp+notls")
 
 
@@ -99,6 +99,10 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
             draft.set(helo_table=table_argument(p, "helo-src", "addrname"))
         case "src":
             draft.set(src_table=table_argument(p, "src", "source"))
+        case "srs":
+            if not p.draft.options.srs_key:
+                p.report(option, "srs needs a key; declare it before with srs key")
+            draft.set(srs=True)
         case "mail-from":
             token = p.peek()
             draft.set(mail_from=p.name("the sender"))
