@@ -2,9 +2,10 @@
 
 Runs in lookup, on the bytes of files that the parent opened. A file is a list (one key a line)
 or a map (`key[:] value`); its first entry decides, or a `# @list` comment before it. Keys are
-case-insensitive and kept in lower case (QUIRKS 24).
+case-insensitive and kept in lower case (QUIRKS 24). Values go on in further lines (aliases(5)).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ MAX_KEY = 1023  # characters; OpenSMTPD's buffer
 MAX_VALUE = 2047
 MAX_ERRORS = 20  # named; more of them say nothing new
 _BLANK = b" \t\n\v\f\r"  # isspace(3) in the C locale
+_VALUE = re.compile(rb"[ \t:].")  # a line of a mapping has one
 
 TableKind = Literal["list", "map"]
 _WRONG_KIND = {  # what the first entry of a file makes it, and is not wanted
@@ -80,8 +82,12 @@ def parse_table(
         raise TableError((f"{path}: larger than {MAX_TABLE_BYTES} bytes",))
     entries: dict[str, str] = {}
     errors: list[str] = []
-    for number, raw in enumerate(data.split(b"\n"), 1):
-        line = raw.strip(_BLANK)
+    raw = data.split(b"\n")
+    below = 0  # the line that comes next
+    while below < len(raw):
+        line = raw[below].strip(_BLANK)
+        below += 1
+        number = below
         if not line:
             continue
         if line.startswith(b"#"):
@@ -91,6 +97,9 @@ def parse_table(
                     errors.append(f"{path}:{number}: this makes the table a list, where a mapping is needed")
                     break
             continue
+        while kind != "list" and below < len(raw) and _goes_on(line, raw[below]):
+            line += b" " + raw[below].strip(_BLANK)
+            below += 1
         try:
             this, key, value = parse_entry(line, kind)
             if kind is None:
@@ -110,6 +119,14 @@ def parse_table(
     if kind is None:
         kind = "map" if "map" in kinds else "list"
     return Table(name, kind, entries)
+
+
+def _goes_on(line: bytes, following: bytes) -> bool:
+    """Whether an indented line belongs to a mapping's line before it: a comma ends that or begins this (aliases(5))."""
+    more = following.strip(_BLANK)
+    if not more or following[:1] not in b" \t" or more.startswith(b"#"):
+        return False
+    return (line.endswith(b",") or more.startswith(b",")) and _VALUE.search(line) is not None
 
 
 def parse_entry(line: bytes, kind: TableKind | None) -> tuple[TableKind, str, str]:

@@ -23,6 +23,18 @@ def test_map_forms() -> None:
     assert table.get("nobody") is None
 
 
+def test_values_go_on() -> None:
+    """An indented line after a comma, or that begins with one, belongs to the entry above (aliases(5))."""
+    table = parse(b"staff: ann,\n  ben\n\t, cid,\n dan\nroot: ann\n  other: ben\nlast: eve,\n# no\n  x y\n")
+    assert dict(table.entries) == {
+        "staff": "ann, ben , cid, dan", "root": "ann", "other": "ben", "last": "eve,", "x": "y"
+    }  # fmt: skip
+    with pytest.raises(tables.TableError, match="/etc/t:4: the line is too long"):
+        parse(b"a: b,\n c\n\nbig: x,\n" + b" yyyyyyyyy,\n" * 300)
+    assert list(parse(b"# @list\na b,\n c\n").entries) == ["a b,", "c"]
+    assert list(parse(b"a\nb c,\n d\n").entries) == ["a", "b c,", "d"]
+
+
 def test_list_takes_the_whole_line() -> None:
     """In a list the whole line is the key."""
     table = parse(b"# hosts\n\nExample.org\n*.example.org x\n10.0.0.0/8\n")
