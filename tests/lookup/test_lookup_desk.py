@@ -17,7 +17,7 @@ from smtpd_ps.contract.settings import (
     RuleSettings,
     TableSettings,
 )  # fmt: skip
-from smtpd_ps.contract.values import Client, Dsn, Envelope, Phase, Process
+from smtpd_ps.contract.values import Account, Client, Dsn, Envelope, Phase, Process
 from smtpd_ps.lookup import asking, knowledge
 from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.desk import Desk
@@ -211,6 +211,26 @@ def test_refusals(world: World) -> None:
     assert world.user(False) == "newcomer"
     assert refused(world.smtp.take()) == (550, "Invalid recipient")
     assert world.queue.messages == []
+
+
+def test_the_parent_asks_for_a_user_of_a_userbase(loop: Loop, dns_server: DnsServer) -> None:
+    """The account of the table, none for others, "temporary" for what is no account or no userbase."""
+    actions = (ActionSettings("v", "maildir", userbase_table="people"), ActionSettings("s", "maildir"))
+    settings = LookupSettings("mx.example.com", (), actions, (TableSettings("people", "inline", "map"),), (), ())
+    people = Table("people", "map", {"bob": "1000:100:/h", "odd": "1000"})
+    world = World(loop, dns_server, settings, {"people": people})
+    account = Account(1000, 100, "/h")
+    for action, user, expected in (
+        ("v", "Bob", m.UserbaseInfo(5, account)),
+        ("v", "ghost", m.UserbaseInfo(5)),
+        ("v", "odd", m.UserbaseInfo(5, temporary=True)),
+        ("s", "bob", m.UserbaseInfo(5, temporary=True)),
+        ("gone", "bob", m.UserbaseInfo(5, temporary=True)),
+    ):
+        world.give(Process.PARENT, m.UserbaseQuery(5, action, user))
+        assert world.parent.take() == expected
+    assert "user odd" in world.warnings[-1]
+    world.checking.stop()
 
 
 def test_decisions_about_users_expire(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

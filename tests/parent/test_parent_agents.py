@@ -8,7 +8,8 @@ import pytest
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings
-from smtpd_ps.contract.values import Process
+from smtpd_ps.contract.values import Account, Process
+from smtpd_ps.parent.accounts import Userbases
 from smtpd_ps.parent.agents import AgentRefusal, Agents, writable_root
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
@@ -21,10 +22,14 @@ class Asked:
             "box": ActionSettings("box", "maildir", maildir_path=str(tmp_path / "box")),
             "relay": ActionSettings("relay", "relay"),
             "spool": ActionSettings("spool", "mbox"),
+            "hosted": ActionSettings("hosted", "maildir", userbase_table="people"),
         }
+        self.queries: list[m.UserbaseQuery] = []
+        self.userbases = Userbases(Loop(), actions, self.queries.append)
         self.agents = Agents(
             Loop(), Log(Process.PARENT, foreground=True), actions, "mx.test", privileged, True,
             lambda message, *fds: self.answers.append(message), frozenset({"_sps_queue"}), str(tmp_path),
+            userbases=self.userbases,
         )  # fmt: skip
 
     def refusal(self, user: str, action: str) -> m.AgentRefused:
@@ -50,6 +55,33 @@ class Asked:
 def test_names_that_get_no_agent(tmp_path: Path, user: str, action: str, temporary: bool) -> None:
     """Root, system users, unknown users and foreign actions are refused; nothing is started."""
     assert Asked(tmp_path).refusal(user, action).temporary is temporary
+
+
+@pytest.mark.parametrize(
+    ("user", "account", "temporary"),
+    [
+        ("bob", None, False),
+        ("bob", Account(0, 100, "/root"), True),
+        ("bob", Account(99, 100, "/h"), True),
+        ("bob", Account(5000, 0, "/h"), True),
+        ("bob", Account(5000, 5000, "h"), True),
+        ("../bob", Account(5000, 5000, "/h"), False),
+    ],
+)
+def test_users_of_a_userbase_that_get_no_agent(
+    tmp_path: Path, user: str, account: Account | None, temporary: bool
+) -> None:
+    """Lookup says who they are, and may not say root, a low uid or a relative home; passwd is not asked."""
+    asked = Asked(tmp_path)
+    asked.agents.start(m.AgentStart(1, user, "hosted"))
+    assert asked.answers == []
+    (query,) = asked.queries
+    assert (query.action, query.user) == ("hosted", user)
+    asked.userbases.answered(m.UserbaseInfo(query.query, account))
+    (answer,) = asked.answers
+    assert isinstance(answer, m.AgentRefused)
+    assert answer.temporary is temporary
+    assert not asked.agents.running
 
 
 def test_the_daemons_own_users_get_no_mail(tmp_path: Path) -> None:
