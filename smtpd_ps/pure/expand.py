@@ -169,7 +169,7 @@ class Run:
             return Needed(frozenset(self._missing))
         if not self._deliveries or len(self._deliveries) > MAX_DELIVERIES:
             return LIST_FAILED
-        return Accepted(tuple(self._deliveries))
+        return Accepted(tuple(dict.fromkeys(self._deliveries)))
 
     def _insert(self, target: Target, parent: Node | None, action: Action | None) -> bool:
         """Queue a target unless the same one is there already for the same address. Whether it was not."""
@@ -239,7 +239,7 @@ class Run:
                 value = self._virtual(action.virtual, node.text, "")
             if value is not None:
                 return self._insert_targets(value, node, action)
-        user = node.text.partition(self._delimiter)[0]
+        user = node.text.partition(self._delimiter)[0].lower()  # as every key that is looked up
         if not user:
             return INVALID
         account = None
@@ -299,8 +299,7 @@ class Run:
                 assert_never(never)
 
     def _deliver_user(self, node: Node, action: Action, user: str) -> Refused | None:
-        # Duplicates collapse within one level only: a user already served may be named again by
-        # a deeper list (QUIRKS 31).
+        # A deeper list may name the user again, and a loop of .forward files does: it must be found.
         self._seen.discard(self._key(node))
         if action.kind == "expand-only":
             return LIST_FAILED
