@@ -18,7 +18,7 @@ venv = .venv-$(version)
 bin = $(venv)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help all demo test test-passlib check docs interop bench bench-quick install clean
+.PHONY: help all demo test test-passlib check docs interop bench bench-quick fuzz install clean
 
 help: ## say what there is (what `make` alone does)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -67,6 +67,9 @@ bench-quick: $(venv)/.run ## the same in three minutes: four workloads, fewer me
 	@sh .ci/need strace openssl
 	$(bin)/python -m bench --quick $(BENCH)
 
+fuzz: $(venv)/.fuzz ## fuzz what parses strangers' bytes, ten minutes a target; FUZZ='--secs 60 commands' chooses
+	$(bin)/python tests/fuzz $(FUZZ)
+
 install: ## install below PREFIX (default /usr/local), inside DESTDIR where given
 	sh .ci/install '$(python)' '$(DESTDIR)' '$(PREFIX)' '$(OS)'
 
@@ -88,6 +91,10 @@ $(venv)/.run: pyproject.toml | $(bin)/python
 $(venv)/.test: pyproject.toml | $(bin)/python
 	$(editable) '.[test]'
 	@touch $@ $(venv)/.run
+
+$(venv)/.fuzz: pyproject.toml | $(bin)/python
+	$(editable) '.[fuzz]'
+	@touch $@ $(venv)/.test $(venv)/.run
 
 $(venv)-passlib/.test: pyproject.toml
 	sh .ci/venv '$(python)' $(venv)-passlib

@@ -42,6 +42,7 @@ from smtpd_ps.contract.settings import (
     FilterSettings,
     KeysSettings,
     ListenerSettings,
+    ListenerTables,
     LookupSettings,
     MtaLimits,
     PkiSettings,
@@ -244,7 +245,9 @@ def _shape(action: ActionSettings) -> RouteShape:
 
 
 def _pki(conf: Configuration, names: tuple[str, ...]) -> tuple[PkiSettings, ...]:
-    return tuple(PkiSettings(name, conf.pki[name].cert_path, conf.pki[name].key_path) for name in names)
+    return tuple(
+        PkiSettings(name, conf.pki[name].cert_path, conf.pki[name].key_path, conf.pki[name].dhe) for name in names
+    )
 
 
 def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings, ...]:
@@ -262,6 +265,18 @@ def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings,
             auth=listener.auth,
             auth_table=listener.auth_table,
             filter_phases=_phases(conf, listener.filter),
+            verify=listener.verify,
+            ca=listener.ca if listener.verify else "",
+            protocols=listener.protocols,
+            ciphers=listener.ciphers,
+            hostnames=bool(listener.hostnames),
+            senders=bool(listener.senders),
+            masquerade=listener.masquerade,
+            mask_source=listener.mask_source,
+            received_auth=listener.received_auth,
+            dsn=not listener.no_dsn,
+            proxy="none" if not listener.proxy else "listed" if listener.proxies else "any",
+            proxies=tuple(key for key, _value in conf.tables[listener.proxies].entries) if listener.proxies else (),
         )
         for index, (listener, address) in enumerate(bound)
     ]
@@ -274,6 +289,8 @@ def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings,
             hostname=conf.hostname,
             tag=conf.socket.tag,
             filter_phases=_phases(conf, conf.socket.filter),
+            mask_source=conf.socket.mask_source,
+            dsn=not conf.socket.no_dsn,
         )
     )
     return tuple(made)
@@ -311,6 +328,15 @@ def _listener_filters(conf: Configuration) -> tuple[tuple[int, str], ...]:
     return tuple((index, name) for index, name in enumerate((*names, conf.socket.filter)) if name)
 
 
+def _listener_tables(conf: Configuration) -> tuple[ListenerTables, ...]:
+    bound = [(listener, address) for listener in conf.listeners for address in listener.addresses]
+    return tuple(
+        ListenerTables(index, address, listener.hostnames, listener.senders)
+        for index, (listener, address) in enumerate(bound)
+        if listener.hostnames or listener.senders
+    )
+
+
 def _lookup(
     conf: Configuration, actions: tuple[ActionSettings, ...], tables: tuple[Table, ...], resolver: str
 ) -> LookupSettings:
@@ -335,6 +361,7 @@ def _lookup(
         sub_address_delimiter=conf.options.sub_address_delimiter,
         filters=tuple(_filter(each) for each in conf.filters.values()),
         listener_filters=_listener_filters(conf),
+        listeners=_listener_tables(conf),
     )
 
 
@@ -361,6 +388,8 @@ def _assets(
 ) -> tuple[AssetPlan, ...]:
     plans = [AssetPlan(Process.LOOKUP, "table", t.name, t.path) for t in tables if t.path]
     plans += [AssetPlan(Process.SMTP, "cert", name, conf.pki[name].cert_path) for name in listening]
+    authorities = dict.fromkeys(listener.ca for listener in conf.listeners if listener.verify and listener.ca)
+    plans += [AssetPlan(Process.SMTP, "ca", name, conf.authorities[name].cert_path) for name in authorities]
     plans += [AssetPlan(Process.DELIVERY, "cert", name, conf.pki[name].cert_path) for name in relaying]
     relays = (action.method for action in conf.actions.values() if isinstance(action.method, Relay))
     for name in dict.fromkeys(relay.ca for relay in relays if relay.ca):

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from itertools import combinations
 
 from smtpd_ps.config.draft import Draft
-from smtpd_ps.config.model import Condition, Relay, Rule, Where
+from smtpd_ps.config.model import Condition, Listener, Relay, Rule, Where
 
 MAX_COMPARED = 8  # conditions of a rule whose every subset is looked for
 
@@ -28,6 +28,7 @@ def find_dangers(draft: Draft) -> Iterator[tuple[Where, str]]:
             yield action.where, f'action "{action.name}" is never used'
     yield from _never_reached(draft)
     yield from _open_relays(draft)
+    yield from _listeners(draft)
 
 
 def _facts(draft: Draft, rule: Rule) -> frozenset[_Fact]:
@@ -76,6 +77,43 @@ def _open_relays(draft: Draft) -> Iterator[tuple[Where, str]]:
         kinds = {each.kind for each in rule.conditions if not each.negated}
         if set(_ALWAYS) <= kinds and all(each.kind in (*_ALWAYS, *_FORGED) for each in rule.conditions):
             yield rule.where, "this rule relays mail of anyone to anyone (an open relay); it should ask for auth"
+
+
+def _listeners(draft: Draft) -> Iterator[tuple[Where, str]]:
+    """Listeners that believe too much, or that mail servers of the world cannot use."""
+    relays = (action.method for action in draft.actions.values() if isinstance(action.method, Relay))
+    named = {*(listener.ca for listener in draft.listeners), *(relay.ca for relay in relays)}
+    for authority in draft.authorities.values():
+        if authority.name not in named:
+            yield authority.where, f'ca "{authority.name}" is never used'
+    for listener in draft.listeners:
+        for word in _without_effect(listener):
+            yield listener.where, word
+        outside = any(not ip_address(each).is_loopback for each in listener.addresses)
+        if listener.proxy and not listener.proxies and outside:
+            yield (
+                listener.where,
+                (
+                    "proxy-v2 believes whoever connects, who can so pretend to be any client; "
+                    "say who may with: proxy-v2 from { addresses }"
+                ),
+            )
+        if listener.verify and listener.port == 25 and outside:
+            yield listener.where, "verify on port 25 turns away servers without a client certificate: nearly all"
+
+
+def _without_effect(listener: Listener) -> Iterator[str]:
+    """What OpenSMTPD takes in silence, and what does nothing."""
+    if listener.ca and not listener.verify:
+        yield "ca has no effect without verify"
+    if listener.tls == "none":
+        for word, given in (("protocols", listener.protocols), ("ciphers", listener.ciphers)):
+            if given:
+                yield f"{word} has no effect without tls, tls-require or smtps"
+    if listener.auth == "none":
+        for word, told in (("senders", listener.senders), ("received-auth", listener.received_auth)):
+            if told:
+                yield f"{word} has no effect without auth"
 
 
 def _is_open(draft: Draft, at: int) -> bool:

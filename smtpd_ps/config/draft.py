@@ -23,7 +23,7 @@ from smtpd_ps.config.model import (
     Where,
 )
 from smtpd_ps.config.tokens import SyntaxProblem
-from smtpd_ps.contract.settings import TableUse
+from smtpd_ps.contract.settings import Dhe, TableUse
 
 
 @dataclass(slots=True)
@@ -34,6 +34,7 @@ class PkiDraft:
     where: Where
     cert_path: str = ""
     key_path: str = ""
+    dhe: Dhe | None = None
 
 
 @dataclass(slots=True)

@@ -59,7 +59,9 @@ def load(path: str, environment: Environment, defines: Mapping[str, str] = Mappi
         path=path,
         hostname=draft.hostname,
         tables=MappingProxyType(draft.tables),
-        pki=MappingProxyType({p.name: Pki(p.name, p.cert_path, p.key_path, p.where) for p in draft.pki.values()}),
+        pki=MappingProxyType(
+            {p.name: Pki(p.name, p.cert_path, p.key_path, p.where, p.dhe or "none") for p in draft.pki.values()}
+        ),
         authorities=MappingProxyType(draft.authorities),
         listeners=tuple(draft.listeners),
         socket=draft.socket or SocketListener("", Where(path, 0)),

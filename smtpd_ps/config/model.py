@@ -11,6 +11,7 @@ from typing import Literal
 from smtpd_ps.contract.settings import (
     AuthOffer,
     ConditionKind,
+    Dhe,
     FilterCondition,
     FilterDecision,
     FilterPhase,
@@ -79,6 +80,7 @@ class Pki:
     cert_path: str
     key_path: str
     where: Where
+    dhe: Dhe = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,18 @@ class Listener:
     tag: str
     where: Where
     filter: str = ""
+    verify: bool = False
+    ca: str = ""
+    protocols: tuple[TlsVersion, ...] = ()
+    ciphers: str = ""
+    hostnames: str = ""  # tables, "" for none
+    senders: str = ""
+    masquerade: bool = False
+    mask_source: bool = False
+    received_auth: bool = False
+    no_dsn: bool = False
+    proxy: bool = False
+    proxies: str = ""  # an inline table; without one anybody may send a PROXY header
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +178,8 @@ class SocketListener:
     tag: str
     where: Where
     filter: str = ""
+    mask_source: bool = False
+    no_dsn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,8 @@ def _certificates(conf: Configuration) -> Iterator[str]:
     for authority in conf.authorities.values():
         yield f"ca {word(authority.name)} cert {word(authority.cert_path)}"
     for pki in conf.pki.values():
-        yield f"pki {word(pki.name)} cert {word(pki.cert_path)} key {word(pki.key_path)}"
+        dhe = f"dhe {pki.dhe}" if pki.dhe != "none" else ""
+        yield _joined(f"pki {word(pki.name)} cert {word(pki.cert_path)} key {word(pki.key_path)}", dhe)
 
 
 def _filters(conf: Configuration) -> Iterator[str]:
@@ -176,6 +177,8 @@ def _filter_option(conf: Configuration, name: str) -> str:
 def _listeners(conf: Configuration) -> Iterator[str]:
     yield _joined(
         "listen on socket",
+        "mask-src" if conf.socket.mask_source else "",
+        "no-dsn" if conf.socket.no_dsn else "",
         f"tag {word(conf.socket.tag)}" if conf.socket.tag else "",
         _filter_option(conf, conf.socket.filter),
     )
@@ -190,10 +193,20 @@ def _listener(conf: Configuration, listener: Listener) -> str:
         f"listen on {word(listener.target)}",
         _FAMILIES[listener.family],
         f"port {listener.port}",
-        _OFFERS[listener.tls],
+        _joined(_OFFERS[listener.tls], "verify" if listener.verify else ""),
+        f"ca {word(listener.ca)}" if listener.ca else "",
+        f"protocols {word(','.join(listener.protocols))}" if listener.protocols else "",
+        f"ciphers {word(listener.ciphers)}" if listener.ciphers else "",
         *(f"pki {word(name)}" for name in listener.pki),
         _option(conf, _AUTH[listener.auth], listener.auth_table),
         f"hostname {word(listener.hostname)}" if listener.hostname != conf.hostname else "",
+        _option(conf, "hostnames", listener.hostnames) if listener.hostnames else "",
+        _option(conf, "senders", listener.senders) if listener.senders else "",
+        "masquerade" if listener.masquerade else "",
+        "mask-src" if listener.mask_source else "",
+        "received-auth" if listener.received_auth else "",
+        "no-dsn" if listener.no_dsn else "",
+        _option(conf, "proxy-v2 from", listener.proxies) if listener.proxies else "proxy-v2" if listener.proxy else "",
         f"tag {word(listener.tag)}" if listener.tag else "",
         _filter_option(conf, listener.filter),
     )

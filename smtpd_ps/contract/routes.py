@@ -112,6 +112,10 @@ ROUTES: tuple[Route, ...] = (
     # Signatures, on a blocking channel of their own.
     Route(70, m.Sign, _gather((SMTP, DELIVERY), KEYS), _ANY, 2 * KIB, answer="Signature"),
     Route(71, m.Signature, _fan(KEYS, (SMTP, DELIVERY)), _ANY, 2 * KIB),
+    # Listeners with tables.
+    Route(150, m.Greet, ((LOOKUP, SMTP),), _SERVE, 1 * KIB),
+    Route(151, m.SenderQuery, ((SMTP, LOOKUP),), _SERVE, 4 * KIB, answer="SenderReply"),
+    Route(152, m.SenderReply, ((LOOKUP, SMTP),), _SERVE, 64),
     # The operator.
     Route(80, m.ShowQueue, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="QueueRow, Done"),
     Route(81, m.ShowEnvelope, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="TextPart, Done"),

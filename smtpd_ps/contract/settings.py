@@ -14,6 +14,8 @@ from smtpd_ps.contract.values import TlsUse as TlsUse  # settings.TlsUse and val
 
 TlsOffer = Literal["none", "offer", "require", "implicit"]
 AuthOffer = Literal["none", "optional", "require"]
+ProxyUse = Literal["none", "any", "listed"]
+Dhe = Literal["none", "legacy", "auto"]
 ActionKind = Literal["maildir", "mbox", "lmtp", "relay", "expand-only", "forward-only"]
 RouteShape = Literal["agent", "lmtp", "mx", "host"]
 ConditionKind = Literal[
@@ -56,6 +58,7 @@ class PkiSettings(Value, frozen=True):
     name: Name
     cert_path: Path  # for messages only
     key_path: Path
+    dhe: Dhe = "none"  # Diffie-Hellman over a finite field, for clients without elliptic curves
 
 
 class ListenerSettings(Value, frozen=True):
@@ -72,6 +75,18 @@ class ListenerSettings(Value, frozen=True):
     auth: AuthOffer = "none"
     auth_table: Name = ""  # "" asks the system
     filter_phases: U32 = 0  # in which lookup has a filter of this listener to apply; sums of FILTER_PHASES
+    verify: bool = False  # a client must show a certificate
+    ca: Name = ""  # whose Asset holds the CAs that clients' certificates are checked against; "": the system's
+    protocols: Annotated[tuple[TlsVersion, ...], Meta(max_length=2)] = ()  # none: all that smtpd_ps speaks
+    ciphers: Line = ""  # "": those of SmtpSettings
+    hostnames: bool = False  # lookup says with which name to greet (Greet)
+    senders: bool = False  # lookup says who may send as whom (SenderQuery)
+    masquerade: bool = False  # From shows the sender of the envelope
+    mask_source: bool = False  # Received does not name the client
+    received_auth: bool = False  # Received names the user
+    dsn: bool = True
+    proxy: ProxyUse = "none"  # a PROXY header comes first: from anybody, or from `proxies`
+    proxies: Annotated[tuple[Name, ...], Meta(max_length=1024)] = ()  # networks
 
 
 class FilterSettings(Value, frozen=True):
@@ -86,6 +101,15 @@ class FilterSettings(Value, frozen=True):
     regex: bool = False
     decision: FilterDecision = "bypass"
     text: Line = ""  # the reply, the report or the value of the decision
+
+
+class ListenerTables(Value, frozen=True):
+    """What lookup knows of a listener; "" where it has no such table."""
+
+    index: U16
+    address: Name
+    hostnames: Name = ""
+    senders: Name = ""
 
 
 class SmtpSettings(Value, frozen=True):
@@ -174,6 +198,7 @@ class LookupSettings(Value, frozen=True):
     filters: Annotated[tuple[FilterSettings, ...], Meta(max_length=1024)] = ()  # members before their chains
     listener_filters: Annotated[tuple[tuple[U16, Name], ...], Meta(max_length=256)] = ()  # by listener's index
     srs: SrsSecrets | None = None  # to read SRS addresses of bounces
+    listeners: Annotated[tuple[ListenerTables, ...], Meta(max_length=256)] = ()  # those that have one
 
 
 class ActionSchedule(Value, frozen=True):

@@ -19,6 +19,7 @@ from smtpd_ps.lookup.explain import Explanations
 from smtpd_ps.lookup.files import Files
 from smtpd_ps.lookup.filters import FilterDesk
 from smtpd_ps.lookup.knowledge import Knowledge
+from smtpd_ps.lookup.listener_tables import ListenerDesk
 from smtpd_ps.lookup.mail_hosts import MailExchangers
 from smtpd_ps.lookup.password_hash import PasswordHashes
 from smtpd_ps.lookup.peers import Peers
@@ -32,6 +33,8 @@ from smtpd_ps.pure.expand import Action, Expander, account_in
 from smtpd_ps.pure.match_rules import RuleBook
 from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.runtime.loop import Loop
+
+_OfSession = m.PeerQuery | m.SenderQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd
 
 
 class Sender(Protocol):
@@ -78,9 +81,12 @@ class Desk:
         self._expander_now = expander
         srs = _srs_reader(settings.srs)
         self.sessions = Sessions(rules)
+        self._listeners = ListenerDesk(
+            settings.listeners, self.sessions, files.tables, settings.sub_address_delimiter, self._to_smtp, warn
+        )
         self._knowledge = Knowledge(loop, to(Process.PARENT), warn)
         self._recipients = Recipients(
-            loop, self.sessions, expander, self._knowledge,
+            loop, self.sessions, expander, self._knowledge, self._listeners.allows,
             to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn, srs,
         )  # fmt: skip
         self._credentials = Credentials(
@@ -117,6 +123,7 @@ class Desk:
         self._recipients.use(expander)
         self._explanations.use(rules, expander)
         self._credentials.use(self._tables)
+        self._listeners.use(self._tables)
         self._routes.use(self._tables)
         self._filters.use(self._tables)
 
@@ -126,7 +133,9 @@ class Desk:
         if process is Process.PARENT:
             self._programs.attach(channel.send)
 
-    def _to_smtp(self, message: m.PeerInfo | m.AuthReply | m.RcptRefuse | m.FilterAnswer) -> None:
+    def _to_smtp(
+        self, message: m.Greet | m.PeerInfo | m.SenderReply | m.AuthReply | m.RcptRefuse | m.FilterAnswer
+    ) -> None:
         """To the process that has the session."""
         self._peers[Process.SMTP, seat_of_session(message.session)].send(message)
 
@@ -138,7 +147,7 @@ class Desk:
         """What an smtp process may say: of its own sessions only."""
 
         def own(handler: Callable[..., None]) -> Callable[..., None]:
-            def handle(message: m.PeerQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd) -> None:
+            def handle(message: _OfSession) -> None:
                 if seat_of_session(message.session) != seat:
                     self._fail(f"smtp {seat} names a session of smtp {seat_of_session(message.session)}")
                 handler(message)
@@ -148,6 +157,7 @@ class Desk:
         return {
             m.PeerQuery: own(self._peer),
             m.AuthRequest: own(self._credentials.requested),
+            m.SenderQuery: own(self._listeners.requested),
             m.RcptRequest: own(self._recipients.requested),
             m.FilterRequest: own(self._filters.requested),
             m.SessionEnd: own(self._session_end),
@@ -182,6 +192,7 @@ class Desk:
 
     def _peer(self, query: m.PeerQuery) -> None:
         session = self.sessions.open(query.session, query.address, query.tag)
+        self._listeners.opened(query.session, session, query.listener)
         if session is None:
             self._warn("too many sessions")
             self._to_smtp(m.PeerInfo(query.session, "", False))

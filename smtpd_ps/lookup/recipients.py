@@ -26,6 +26,8 @@ MAX_HELD = 1000  # recipients of a session that wait for the client's name
 DECISION_SECS = 10.0  # of one that depends on a user, who may come or go
 FILES_SECS = 2.0  # of one that depends on a .forward, or on there being none, or on an included file
 
+NOT_THAT_SENDER = Refused(530, "Sender rejected")
+
 Decision = Accepted | Refused
 SrsReader = Callable[[str], str | None]  # the address that a recipient of a bounce stands for
 _Key = tuple[int, int, str, str | None, str | None, bool | None]
@@ -40,6 +42,7 @@ class Recipients:
         sessions: Sessions,
         expander: Expander,
         knowledge: Knowledge,
+        may_send: Callable[[Session, str], bool],
         accept: Callable[[RcptAccept], None],
         refuse: Callable[[RcptRefuse], None],
         bounce: Callable[[BounceRoute], None],
@@ -48,6 +51,7 @@ class Recipients:
     ) -> None:
         self._srs = srs
         self._loop, self._sessions, self._expander, self._knowledge = loop, sessions, expander, knowledge
+        self._may_send = may_send
         self._accept, self._refuse, self._bounce, self._warn = accept, refuse, bounce, warn
         self._decisions: Cache[_Key, Decision] = Cache(CACHE_ENTRIES)
 
@@ -80,6 +84,9 @@ class Recipients:
                 self._answer(request, session, TEMPORARY)
                 return
             session.valid_sender = request.sender
+        if session.senders and not self._may_send(session, request.sender):
+            self._answer(request, session, NOT_THAT_SENDER)
+            return
         key: _Key | None = self._key(session, request)
         if self._srs is not None and request.recipient[:3].lower() == "srs":
             key = None  # what it stands for depends on the sender, and ends

@@ -15,8 +15,8 @@ class Session:
     """One connection of a client."""
 
     __slots__ = (
-        "_client", "address", "auth_under_way", "direct", "held", "name", "name_asked", "name_told", "reinjected",
-        "tag", "user", "valid_sender",
+        "_client", "address", "allowed_sender", "auth_under_way", "direct", "held", "name", "name_asked", "name_told",
+        "reinjected", "senders", "tag", "user", "valid_sender",
     )  # fmt: skip
 
     def __init__(self, address: str, tag: str) -> None:
@@ -29,6 +29,8 @@ class Session:
         self.user: str | None = None
         self.auth_under_way = False
         self.valid_sender: str | None = None  # the last one that was checked
+        self.senders = ""  # the listener's table of who may send as whom
+        self.allowed_sender: str | None = None  # the last one that the table allowed
         self.direct: View
         self.reinjected: View
         self._client = Client()
@@ -69,6 +71,7 @@ class Sessions:
     def authenticated(self, session: Session, user: str) -> None:
         """The session has proven to be `user`."""
         session.user = user
+        session.allowed_sender = None
         self._look(session)
 
     def close(self, number: int) -> None:
@@ -81,6 +84,11 @@ class Sessions:
         session.name_asked, session.name_told = False, True
         self._look(session)
         return session
+
+    def forget_senders(self) -> None:
+        """Ask the tables again whether users may send as they do."""
+        for session in self._sessions.values():
+            session.allowed_sender = None
 
     def use(self, rules: RuleBook) -> None:
         """Judge all sessions by other rules from now on."""

@@ -15,9 +15,9 @@ def decoy_pem(key: PublicKey) -> bytes:
     """The decoy for a public key, in PKCS#1 (RFC 8017 A.1.2) or SEC 1 (RFC 5915) form."""
     match key:
         case RsaPublicKey():
-            return _pem("RSA PRIVATE KEY", _rsa(key))
+            return pem("RSA PRIVATE KEY", _rsa(key))
         case EcPublicKey():
-            return _pem("EC PRIVATE KEY", _ec(key))
+            return pem("EC PRIVATE KEY", _ec(key))
 
 
 def _rsa(key: RsaPublicKey) -> bytes:
@@ -37,7 +37,8 @@ def _ec(key: EcPublicKey) -> bytes:
     )
 
 
-def _pem(label: str, data: bytes) -> bytes:
+def pem(label: str, data: bytes) -> bytes:
+    """DER as PEM (RFC 7468)."""
     text = base64.b64encode(data).decode()
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
     return "\n".join((f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", "")).encode()

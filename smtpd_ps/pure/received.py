@@ -56,16 +56,29 @@ def received_header(
     tls: str,
     recipient: str,
     date: str,
+    masked: bool = False,
+    user: str = "",
+    with_user: bool = False,
 ) -> bytes:
     """The header, CRLF at its end.
 
     `name` is the client's reverse DNS name or "<unknown>", `tls` "VERSION:CIPHER:BITS:YES" (NO
     where the client's certificate was not verified) or "", `recipient` "" unless there is just one.
+    A `masked` header does not say where the mail came from; `with_user` says as whom the client
+    authenticated, under TLS only.
     """
     secured = f" ({tls})" if tls else ""
+    if tls and with_user:
+        secured += f" auth=yes user={_printable(user)}" if user else " auth=no"
+    source = "" if masked else f"from {helo} ({name} {bracketed(address)})"
     wanted = f"\r\n\tfor <{recipient}>" if recipient else ""
     return (
-        f"Received: from {helo} ({name} {bracketed(address)})\r\n"
+        f"Received: {source}\r\n"
         f"\tby {hostname} ({PROGRAM}) with {protocol} id {msgid:08x}{secured}{wanted};\r\n"
         f"\t{date}\r\n"
     ).encode("ascii", "replace")
+
+
+def _printable(user: str) -> str:
+    """A user's name that can stand in a header: no blank, nothing that ends or folds the line."""
+    return "".join(c if "!" <= c <= "~" else "?" for c in user)

@@ -75,7 +75,7 @@ def _identify(session: ServerSession, name: str, extended: bool) -> bool:
 
 
 def _hello(session: ServerSession, name: str, mark: str) -> bytes:
-    return f"250{mark}{session.service.hostname} Hello {name} [{session.address}], pleased to meet you\r\n".encode()
+    return f"250{mark}{session.hostname} Hello {name} [{session.address}], pleased to meet you\r\n".encode()
 
 
 def _starttls(session: ServerSession, argument: str | None) -> None:
@@ -192,7 +192,7 @@ def _mail(session: ServerSession, argument: str | None) -> None:
     try:
         path, options = _cut_path(argument[5:])
         if session.filters is not None:
-            parse_path(path, service.hostname, null_allowed=True)  # filters see no bad one
+            parse_path(path, session.hostname, null_allowed=True)  # filters see no bad one
     except AddressError:
         session.refuse(say.BAD_SENDER)
         return
@@ -202,7 +202,7 @@ def _mail(session: ServerSession, argument: str | None) -> None:
 def _mail_agreed(session: ServerSession, path: str, options: str) -> None:
     service = session.service
     try:
-        sender = parse_path(path, service.hostname, null_allowed=True)
+        sender = parse_path(path, session.hostname, null_allowed=True)
     except AddressError:
         session.refuse(say.BAD_SENDER)
         return
@@ -215,7 +215,6 @@ def _mail_agreed(session: ServerSession, path: str, options: str) -> None:
         session.refuse(say.NO_MESSAGE_ID)
         return
     session.begin_transaction(sender, msgid)
-    session.reply(say.OK)
 
 
 def _mail_options(options: str, max_bytes: int) -> bytes:
@@ -249,7 +248,7 @@ def _rcpt(session: ServerSession, argument: str | None) -> None:
     try:
         path, options = _cut_path(argument[3:])
         if session.filters is not None:
-            parse_path(path, session.service.hostname)
+            parse_path(path, session.hostname)
     except AddressError:
         session.refuse(say.BAD_RECIPIENT)
         return
@@ -258,7 +257,7 @@ def _rcpt(session: ServerSession, argument: str | None) -> None:
 
 def _rcpt_agreed(session: ServerSession, path: str, options: str) -> None:
     try:
-        recipient = parse_path(path, session.service.hostname)
+        recipient = parse_path(path, session.hostname)
     except AddressError:
         session.refuse(say.BAD_RECIPIENT)
         return

@@ -8,6 +8,8 @@ anything with a colon that does not begin with a blank; a message may end within
 import re
 from dataclasses import dataclass
 
+from smtpd_ps.pure.header_addresses import find_fields
+
 MAX_HEADER_BYTES = 262_144
 MAX_HOPS = 100
 
@@ -33,6 +35,7 @@ class Header:
     has_date: bool
     has_message_id: bool
     has_bcc: bool
+    fields: list[tuple[bool, int, int]]  # with addresses (pure/header_addresses)
 
 
 def header_complete(data: bytes | bytearray) -> bool:
@@ -49,7 +52,7 @@ def examine(data: bytes | bytearray) -> Header:
     names = b"\n" + bytes(data[:end]).lower()
     if names.count(b"\nreceived:") >= MAX_HOPS:
         raise LoopError(f"{MAX_HOPS} Received headers")
-    return Header(end, b"\ndate:" in names, b"\nmessage-id:" in names, b"\nbcc" in names)
+    return Header(end, b"\ndate:" in names, b"\nmessage-id:" in names, b"\nbcc" in names, find_fields(names))
 
 
 def without_bcc(block: bytes) -> bytes:

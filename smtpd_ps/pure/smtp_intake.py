@@ -10,6 +10,7 @@ from zlib import crc32
 
 from smtpd_ps.contract.values import INLINE_BODY_BYTES
 from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.header_addresses import MAX_GROWTH_BYTES, AddressFields
 from smtpd_ps.pure.smtp_data import DataReader, Fault
 from smtpd_ps.pure.smtp_header import (
     MAX_HEADER_BYTES,
@@ -21,6 +22,7 @@ from smtpd_ps.pure.smtp_header import (
     without_bcc,
 )  # fmt: skip
 
+_ADDED_BYTES = 512 + MAX_GROWTH_BYTES  # Date, Message-ID and domains: no more is added but Received
 _SWALLOW_BYTES = 64 << 20  # beyond twice the limit; then the connection is closed
 
 _FAULTS = (
@@ -33,17 +35,21 @@ _FAULTS = (
 
 class Intake:
     """One message. `received` goes on top; `date` and `message_id`, header lines, are added where
-    the message lacks them ("" to leave it alone).
+    the message lacks them ("" to leave it alone), and `addresses` says what becomes of To, Cc and From.
     """  # fmt: skip
 
     __slots__ = (
-        "_date", "_kept", "_max_bytes", "_message_id", "_reader", "_received", "_refusal", "crc", "in_file", "stored",
+        "_addresses", "_date", "_kept", "_max_bytes", "_message_id", "_reader", "_received", "_refusal",
+        "crc", "in_file", "stored",
     )  # fmt: skip
 
-    def __init__(self, max_bytes: int, received: bytes, date: str = "", message_id: str = "") -> None:
+    def __init__(
+        self, max_bytes: int, received: bytes, addresses: AddressFields, date: str = "", message_id: str = ""
+    ) -> None:
         self._reader = DataReader(max_bytes)
         self._max_bytes = max_bytes
         self._received = received
+        self._addresses = addresses
         self._date = date
         self._message_id = message_id
         self._kept = bytearray()
@@ -106,7 +112,7 @@ class Intake:
     def outgrown(self) -> bool:
         """Whether it is time to ask for a spool file; `spill` then returns its first block."""
         kept = self._kept
-        if self.in_file or len(kept) + len(self._received) + len(self._message_id) + 128 <= INLINE_BODY_BYTES:
+        if self.in_file or len(kept) + len(self._received) + _ADDED_BYTES <= INLINE_BODY_BYTES:
             return False
         return self.done or len(kept) > MAX_HEADER_BYTES or header_complete(kept)
 
@@ -116,8 +122,9 @@ class Intake:
         if header is None:
             return b""
         added = f"{'' if header.has_date else self._date}{'' if header.has_message_id else self._message_id}"
-        if added or header.has_bcc:
-            block = bytes(self._kept[: header.end])
+        before = bytes(self._kept[: header.end])
+        block = self._addresses.rewrite(before, header.fields)
+        if added or header.has_bcc or block is not before:
             if header.has_bcc:
                 block = without_bcc(block)
             data = b"".join((self._received, block, added.encode("ascii", "replace"), self._kept[header.end :]))

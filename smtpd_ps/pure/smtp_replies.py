@@ -39,6 +39,7 @@ AUTH_UNAVAILABLE = b"454 4.7.0 Temporary authentication failure\r\n"
 
 STARTTLS_FIRST = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
 AUTH_FIRST = b"530 5.7.0 Must issue an AUTH command first\r\n"
+SENDER_REJECTED = b"530 Sender rejected\r\n"
 BAD_SENDER = b"553 5.1.0 Sender address syntax error\r\n"
 TOO_MANY_MAILS = b"452 4.5.3 Too many recipients: Too many messages sent\r\n"
 BAD_SIZE = b"501 5.5.4 Invalid command arguments: SIZE is a number of bytes\r\n"

@@ -18,7 +18,9 @@ class State(Enum):
     """What the session waits for; whether it reads command lines, and whether it is the client's turn."""
 
     HANDSHAKE = "the client, to finish a TLS handshake", False, True
+    NAME_WAIT = "lookup, to say with which name to greet", False, False
     COMMAND = "a command line", True, True
+    SENDER_WAIT = "lookup, to say whether the user may send as this address", False, False
     AUTH_PLAIN = "the PLAIN response", True, True
     AUTH_USER = "the LOGIN user name", True, True
     AUTH_PASSWORD = "the LOGIN password", True, True
@@ -39,12 +41,13 @@ class State(Enum):
 
 
 EXPECTED: dict[State, frozenset[type[m.Message]]] = {
+    State.SENDER_WAIT: frozenset({m.SenderReply}),
     State.AUTH_WAIT: frozenset({m.AuthReply}),
     State.FILE_WAIT: frozenset({m.BodyFile, m.BodyRefused}),
     State.COMMIT: frozenset({m.Committed}),
     State.FILTER_WAIT: frozenset({m.FilterAnswer}),
 }
-"""The answers that a state waits for. PeerInfo and the answers to recipients may come in any."""
+"""The answers that a state waits for. Greet, PeerInfo and the answers to recipients may come in any."""
 
 
 class Phase:
@@ -108,16 +111,19 @@ class Service:
     random: Callable[[], float]  # 0 to 1
     random_bits: Callable[[], int]  # 64 bits
     date: Callable[[], str]  # now, as RFC 5322 writes it
-    hostname: str = field(init=False)
-    greeting: bytes = field(init=False)
+    hostname: str = field(init=False)  # of a session that lookup gives no other
     submission: bool = field(init=False)  # add what a mail user agent forgot (QUIRKS 27)
 
     def __post_init__(self) -> None:
         """Derive what does not change."""
         hostname = self.listener.hostname or self.settings.hostname
         object.__setattr__(self, "hostname", hostname)
-        object.__setattr__(self, "greeting", f"220 {hostname} ESMTP {PROGRAM}\r\n".encode())
         object.__setattr__(self, "submission", self.listener.local or self.listener.port == 587)
+
+    @staticmethod
+    def greeting(hostname: str) -> bytes:
+        """The first words to a client."""
+        return f"220 {hostname} ESMTP {PROGRAM}\r\n".encode()
 
     def offers_starttls(self, secure: bool) -> bool:
         """Whether STARTTLS is offered."""

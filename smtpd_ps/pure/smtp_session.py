@@ -46,8 +46,24 @@ class ServerSession(MailSession):
             self.state = State.HANDSHAKE
             self._out.append(StartTls(implicit=True))
         else:
+            self._greet()
+
+    def greeted(self, hostname: str) -> list[Action]:
+        """Lookup has said with which name to greet ("": the listener's own)."""
+        if not self._named:
+            self._named = True
+            self.hostname = hostname or self.hostname
+        if self.state is State.NAME_WAIT:
+            self._greet()
+            self._run()
+        return self._take()
+
+    def _greet(self) -> None:
+        if self._named:
             self.state = State.COMMAND
-            self._out.append(self.service.greeting)
+            self._out.append(self.service.greeting(self.hostname))
+        else:
+            self.state = State.NAME_WAIT
 
     def receive(self, data: bytes) -> list[Action]:
         """Bytes of the client."""
@@ -64,18 +80,23 @@ class ServerSession(MailSession):
         self._bad_input(say.PLAINTEXT_AFTER_STARTTLS)
         return self._take()
 
-    def tls_started(self, tls: str, verified: bool) -> list[Action]:
-        """The handshake is done. `tls` is "VERSION:CIPHER:BITS". All that was said before is void."""
+    def tls_started(self, tls: str, verified: bool, fingerprint: str = "") -> list[Action]:
+        """The handshake is done. `tls` is "VERSION:CIPHER:BITS". All that was said before is void.
+
+        `fingerprint` is of the client's certificate, "" without one.
+        """
         self.secure = True
         self.tls, self.verified = tls, verified
         self.helo, self.phase = "", Phase.FRESH
         self.active = True
         self.log(f"tls ciphers={tls}")
+        if fingerprint:
+            self.log(f'cert-check result="{"verified" if verified else "unchecked"}" fingerprint="{fingerprint}"')
         self.state = State.COMMAND
         if self.filters is not None and self.filters.refusal:
             self.greet_refused(self.filters.refusal)
         elif self.service.listener.tls == "implicit":
-            self._out.append(self.service.greeting)
+            self._greet()
         return self._take()
 
     def peer_info(self, name: str) -> list[Action]:

@@ -15,16 +15,18 @@ class SessionBase:
     """The state of one session, and its outgoing side."""
 
     __slots__ = (
-        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_out",
+        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_named", "_out",
         "_peer_known", "_resting", "_text", "_transactions",
-        "active", "address", "authenticated", "extended", "filters", "finished", "helo", "id", "mails", "name", "phase",
-        "secure", "service", "state", "tls", "transaction", "user", "verified",
+        "active", "address", "authenticated", "extended", "filters", "finished", "helo", "hostname", "id", "mails",
+        "name", "phase", "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
 
     def __init__(self, service: Service, session_id: int, address: str) -> None:
         self.service = service
         self.id = session_id
         self.address = address  # an IP address, or "local"
+        self.hostname = service.hostname  # ours, as we greet
+        self._named = not service.listener.hostnames  # it is known
         self.name = service.hostname if address == "local" else "<unknown>"
         self.state = State.COMMAND
         self.phase: int = Phase.FRESH

@@ -7,6 +7,7 @@ Message bytes go through pure/smtp_intake; what lookup and queue answer arrives 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Dsn
 from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.header_addresses import AddressFields
 from smtpd_ps.pure.received import protocol, received_header
 from smtpd_ps.pure.smtp_intake import Intake
 from smtpd_ps.pure.smtp_service import Action, Phase, State, UnexpectedAnswer, WriteBody
@@ -139,10 +140,30 @@ class MailSession(FilterSession):
         return intake
 
     def begin_transaction(self, sender: str, msgid: int) -> None:
-        """MAIL was accepted."""
+        """MAIL was accepted, unless lookup has to say whether the user may send as `sender`."""
         self._transactions += 1
         self.transaction = Transaction(self._transactions, sender, msgid)
         self.phase = Phase.MAIL
+        if self.authenticated and self.service.listener.senders:
+            self.state = State.SENDER_WAIT
+            self._out.append(m.SenderQuery(self.id, self._transactions, sender))
+        else:
+            self._out.append(say.OK)
+
+    def sender_reply(self, transaction: int, verdict: str) -> list[Action]:
+        """Whether the user may send so: "ok", "no" or "error". Raises UnexpectedAnswer."""
+        if not self._expects(m.SenderReply):
+            return []
+        if transaction != self._current.number:
+            raise UnexpectedAnswer(f"SenderReply for transaction {transaction}")
+        self.state = State.COMMAND
+        if verdict == "ok":
+            self._out.append(say.OK)
+        else:
+            self.drop_transaction()
+            self.refuse(say.SENDER_REJECTED if verdict == "no" else say.NO_MESSAGE_ID)
+        self._run()
+        return self._take()
 
     def ask_recipient(self, recipient: str) -> None:
         """May this recipient be taken? The reply comes with `rcpt_answer`."""
@@ -168,25 +189,32 @@ class MailSession(FilterSession):
 
     def _begin_data(self) -> None:
         service, tx = self.service, self._current
+        listener = service.listener
         date = service.date()
         received = received_header(
             helo=self.helo,
             name=self.name,
             address=self.address,
-            hostname=service.hostname,
+            hostname=self.hostname,
             protocol=protocol(self.extended, self.secure, self.authenticated),
             msgid=tx.msgid,
             tls=f"{self.tls}:{'YES' if self.verified else 'NO'}" if self.secure else "",
             recipient=tx.recipient if tx.accepted == 1 else "",
             date=date,
+            masked=listener.mask_source,
+            user=self.user if self.authenticated else "",
+            with_user=listener.received_auth,
         )
         if self.filters is not None and (self.filters.junk or self.filters.junk_mail):
             received = JUNK_HEADER + received
+        masquerade = listener.masquerade and self.authenticated
+        addresses = AddressFields(self.hostname, tx.sender if masquerade else "")
         if service.submission:
-            message_id = f"Message-ID: <{service.random_bits():016x}@{service.hostname}>\r\n"
-            tx.intake = Intake(service.settings.max_message_bytes, received, f"Date: {date}\r\n", message_id)
+            message_id = f"Message-ID: <{service.random_bits():016x}@{self.hostname}>\r\n"
+            date_line = f"Date: {date}\r\n"
+            tx.intake = Intake(service.settings.max_message_bytes, received, addresses, date_line, message_id)
         else:
-            tx.intake = Intake(service.settings.max_message_bytes, received)
+            tx.intake = Intake(service.settings.max_message_bytes, received, addresses)
         self.state = State.DATA
         self._out.append(say.SEND_MESSAGE)
 

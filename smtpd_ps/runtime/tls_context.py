@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smtpd_ps.contract.settings import PkiSettings, TlsVersion
+from smtpd_ps.contract.settings import Dhe, PkiSettings, TlsVersion
 from smtpd_ps.osdep import libcrypto
 from smtpd_ps.pure import certificate as x509
 from smtpd_ps.pure.decoy_key import decoy_pem
+from smtpd_ps.pure.dh_group import ffdhe2048_pem
 from smtpd_ps.runtime.signer import Scheme, Signer
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Identity:
     certificate: x509.Certificate
     chain_pem: bytes
     key_pem: bytes  # the decoy
+    dhe: Dhe = "none"
 
     def load_into(self, context: ssl.SSLContext) -> None:
         """Give `context` this certificate. Raises PkiError."""
@@ -71,7 +73,7 @@ def install_pki(pkis: Iterable[tuple[PkiSettings, bytes]], signer: Signer) -> di
         except x509.CertificateError as error:
             raise PkiError(f"pki {settings.name}: {settings.cert_path}: {error}") from None
         key = certificate.public_key
-        identities[settings.name] = Identity(settings.name, certificate, chain_pem, decoy_pem(key))
+        identities[settings.name] = Identity(settings.name, certificate, chain_pem, decoy_pem(key), settings.dhe)
         by_public.setdefault(_public_bytes(key), settings.name)
     if not identities:
         return identities
@@ -100,13 +102,25 @@ def install_pki(pkis: Iterable[tuple[PkiSettings, bytes]], signer: Signer) -> di
     return identities
 
 
-def server_context(identities: Sequence[Identity], ciphers: str = "") -> ssl.SSLContext:
+def server_context(
+    identities: Sequence[Identity],
+    ciphers: str = "",
+    protocols: Sequence[TlsVersion] = (),
+    *,
+    verify: bool = False,
+    ca_pem: bytes = b"",
+) -> ssl.SSLContext:
     """For a listener: TLS 1.2 and later, the first identity unless SNI names another.
 
     A name that no certificate is for gets the first one as well, as a client that sends no SNI.
-    `ciphers` is OpenSSL's list for TLS 1.2. Raises PkiError.
+    `ciphers` is OpenSSL's list for TLS 1.2; `protocols` are all that smtpd_ps speaks where none is
+    given. With `verify` a client must show a certificate of a CA in `ca_pem`, or else of the system. Raises PkiError.
     """
-    contexts = [_server_context(identity, ciphers) for identity in identities]
+    contexts = [_server_context(identity, ciphers, protocols) for identity in identities]
+    if verify:
+        for context in contexts:
+            context.verify_mode = ssl.CERT_REQUIRED
+            load_authorities(context, ca_pem, ssl.Purpose.CLIENT_AUTH)
     first = contexts[0]
     if len(contexts) > 1:
 
@@ -122,9 +136,13 @@ def server_context(identities: Sequence[Identity], ciphers: str = "") -> ssl.SSL
     return first
 
 
-def _server_context(identity: Identity, ciphers: str) -> ssl.SSLContext:
+def _server_context(identity: Identity, ciphers: str, protocols: Sequence[TlsVersion] = ()) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _restrict(context, ciphers, "!kRSA:!aNULL")  # keys decrypts nothing, so no RSA key exchange
+    _speak(context, protocols)
+    if identity.dhe != "none":
+        with _TemporaryFile(ffdhe2048_pem()) as group:
+            context.load_dh_params(group)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_SINGLE_ECDH_USE
     context.num_tickets = 1
     identity.load_into(context)
@@ -147,34 +165,44 @@ def client_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _restrict(context, ciphers, "!aNULL")
-    if protocols:
-        context.minimum_version, context.maximum_version = _VERSIONS[protocols[0]], _VERSIONS[protocols[-1]]
+    _speak(context, protocols)
     if identity is not None:
         identity.load_into(context)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
-    try:
-        if ca_pem:
-            context.load_verify_locations(cadata=ca_pem)
-        else:
-            _load_system_cas(context)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        raise PkiError(f"CA certificates: {error}") from None
-    if not context.cert_store_stats()["x509"]:
-        raise PkiError("CA certificates: the system has none; relays with verification would all fail")
+    load_authorities(context, ca_pem.encode(), ssl.Purpose.SERVER_AUTH)
     return context
 
 
-def _load_system_cas(context: ssl.SSLContext) -> None:
+def load_authorities(context: ssl.SSLContext, ca_pem: bytes, purpose: ssl.Purpose) -> None:
+    """Trust the CAs of `ca_pem` (PEM), or else the system's. Raises PkiError."""
+    try:
+        if ca_pem:
+            context.load_verify_locations(cadata=ca_pem.decode("ascii", "replace"))
+        else:
+            _load_system_cas(context, purpose)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise PkiError(f"CA certificates: {error}") from None
+    if not context.cert_store_stats()["x509"]:
+        raise PkiError("CA certificates: there are none, so every verification would fail")
+
+
+def _load_system_cas(context: ssl.SSLContext, purpose: ssl.Purpose) -> None:
     """All of the system's CAs now: a directory of hashed names would be read later, from the chroot."""
-    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    context.load_default_certs(purpose)
     if context.cert_store_stats()["x509"]:
         return
     folder = ssl.get_default_verify_paths().capath
     for path in sorted(Path(folder).glob("*.[0-9]")) if folder else ():
         context.load_verify_locations(path)
+
+
+def _speak(context: ssl.SSLContext, protocols: Sequence[TlsVersion]) -> None:
+    """Only these versions, in their order; none given means all that smtpd_ps speaks."""
+    if protocols:
+        context.minimum_version, context.maximum_version = _VERSIONS[protocols[0]], _VERSIONS[protocols[-1]]
 
 
 def _restrict(context: ssl.SSLContext, ciphers: str, never: str) -> None:

@@ -6,7 +6,7 @@ from smtpd_ps.osdep.limits import open_files
 from smtpd_ps.runtime.child import Child
 from smtpd_ps.runtime.signer import RemoteSigner
 from smtpd_ps.smtp.server import SmtpServer
-from smtpd_ps.smtp.tls_listeners import make_pumps, read_chains
+from smtpd_ps.smtp.tls_listeners import make_pumps, read_pem_files
 
 
 def main() -> None:
@@ -16,8 +16,8 @@ def main() -> None:
     settings = child.setup.settings
     keys = child.peer(Process.KEYS)
     try:
-        chains = read_chains(child.assets)
-        pumps = make_pumps(settings, chains, lambda: RemoteSigner(keys, Process.SMTP, child.fail))
+        files = read_pem_files(child.assets)
+        pumps = make_pumps(settings, files, lambda: RemoteSigner(keys, Process.SMTP, child.fail))
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line in the log
         child.fail(f"TLS: {error}")
     server = SmtpServer(child.loop, child.log, settings, child.setup.seat, pumps, child.fail)

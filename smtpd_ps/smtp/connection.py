@@ -133,7 +133,7 @@ class Connection:
 
     def _tls_started(self, info: TlsInfo) -> None:
         text = f"{info.version}:{info.cipher}:{info.bits}"
-        self.perform(self.session.tls_started(text, info.verified))
+        self.perform(self.session.tls_started(text, info.verified, info.fingerprint))
 
     # The spool file.
 

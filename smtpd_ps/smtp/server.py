@@ -3,10 +3,13 @@
 Runs in smtp; parses nothing itself.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import SmtpSettings
@@ -19,6 +22,9 @@ from smtpd_ps.runtime.stream import Pump
 from smtpd_ps.smtp.acceptor import Acceptor
 from smtpd_ps.smtp.connection import Connection
 from smtpd_ps.smtp.outside import Clock, MessageIds, Randomness
+
+if TYPE_CHECKING:
+    from smtpd_ps.smtp.proxied import ProxyDoor
 
 TICK_SECS = 5.0
 FINISH_SECS = 10.0  # for messages that are being received when the daemon stops
@@ -41,7 +47,7 @@ class Sender(Protocol):
 _COUNTERS = (
     "smtp.session", "smtp.session.inet4", "smtp.session.inet6", "smtp.session.local", "smtp.smtps", "smtp.tls",
 )  # fmt: skip
-_TO_LOOKUP = frozenset({m.PeerQuery, m.AuthRequest, m.RcptRequest, m.FilterRequest, m.SessionEnd})
+_TO_LOOKUP = frozenset({m.PeerQuery, m.SenderQuery, m.AuthRequest, m.RcptRequest, m.FilterRequest, m.SessionEnd})
 
 
 class SmtpServer:
@@ -85,6 +91,7 @@ class SmtpServer:
             for listener in settings.listeners
         }
         self._acceptors: list[Acceptor] = []
+        self._doors = self._proxy_doors()
         self._sessions: dict[int, Connection] = {}  # that are not finished
         self._opened = 0  # connections since the start
         self._open: set[Connection] = set()  # whose stream is not closed
@@ -103,9 +110,37 @@ class SmtpServer:
     def listen(self, index: int, sock: socket.socket) -> None:
         """Serve the listener of this index; accepting begins with `start`."""
         service = self._services[index]
-        self._acceptors.append(
-            Acceptor(self.loop, self.log, sock, lambda client, address: self._client(service, client, address))
-        )
+
+        def arrived(client: socket.socket, address: str) -> None:
+            self._client(service, client, address)
+
+        door = self._doors.get(index)
+
+        def arrived_by_proxy(client: socket.socket, address: str) -> None:
+            assert door is not None
+            if len(self._open) + self._at_doors() < self.max_sessions:
+                door.arrived(client, address)
+            else:
+                client.close()
+
+        self._acceptors.append(Acceptor(self.loop, self.log, sock, arrived_by_proxy if door else arrived))
+
+    def _at_doors(self) -> int:
+        return sum(door.waiting for door in self._doors.values())
+
+    def _proxy_doors(self) -> dict[int, ProxyDoor]:
+        """What reads the PROXY headers, by index of the listeners that take them."""
+        proxied = [service for service in self._services.values() if service.listener.proxy != "none"]
+        if not proxied:
+            return {}
+        from smtpd_ps.smtp.proxied import ProxyDoor  # before confinement, and only where it is used
+
+        return {
+            service.listener.index: ProxyDoor(
+                self.loop, self.log, service.listener, partial(self._client, service), self._see_whether_drained
+            )
+            for service in proxied
+        }
 
     def start(self) -> None:
         """Accept clients, as soon as queue has read its store and leased the first message ids."""
@@ -206,7 +241,9 @@ class SmtpServer:
     def lookup_handlers(self) -> dict[type[m.Message], Callable[..., None]]:
         """What lookup may say."""
         return {
+            m.Greet: self._greet,
             m.PeerInfo: self._peer_info,
+            m.SenderReply: self._sender_reply,
             m.AuthReply: self._auth_reply,
             m.RcptRefuse: self._rcpt_refuse,
             m.FilterAnswer: self._filter_answer,
@@ -221,6 +258,19 @@ class SmtpServer:
             m.BodyRefused: self._body_refused,
             m.Committed: self._committed,
         }
+
+    def _greet(self, message: m.Greet) -> None:
+        connection = self._sessions.get(message.session)
+        if connection is not None:
+            connection.perform(connection.session.greeted(message.hostname))
+
+    def _sender_reply(self, message: m.SenderReply) -> None:
+        connection = self._sessions.get(message.session)
+        if connection is not None:
+            try:
+                connection.perform(connection.session.sender_reply(message.transaction, message.verdict))
+            except UnexpectedAnswer as error:
+                self._fail(f"lookup: {error}")
 
     def _peer_info(self, message: m.PeerInfo) -> None:
         connection = self._sessions.get(message.session)
@@ -359,6 +409,8 @@ class SmtpServer:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()
+        for door in self._doors.values():
+            door.close()
         for connection in list(self._sessions.values()):
             connection.perform(connection.session.drain())
         self.loop.call_later(FINISH_SECS, self._cut)
@@ -375,7 +427,7 @@ class SmtpServer:
                 connection.stream.abort()  # it does not read its last reply
 
     def _see_whether_drained(self) -> None:
-        if self._drained is not None and not self._sessions and not self._open:
+        if self._drained is not None and not (self._sessions or self._open or self._at_doors()):
             drained, self._drained = self._drained, None
             drained()
 

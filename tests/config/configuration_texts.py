@@ -86,6 +86,7 @@ table "from" static:/t
 pki mx.example cert "/c" key "/k"
 pki "*" key "/k 2"
 pki "*" cert "/c2" dhe none
+pki mx.example dhe AUTO
 ca roots cert "/roots"
 filter "f1" phase connect match !rdns disconnect "550 no name"
 filter f2 phase mail-from match mail-from regex "^x" junk
@@ -109,6 +110,7 @@ _GLOBALS = st.one_of(
         "mda limit max-session 1",
         "scheduler limit max-inflight 77 max-schedule 4",
         "listen on socket",
+        "listen on socket mask-src tag t no-dsn",
     ),
 )
 
@@ -117,6 +119,13 @@ _PLACES = ("$nic", "lo inet4", "egress inet6 port submission", "203.0.113.7 port
            '"mx.example.org"')  # fmt: skip
 _FILTER = either("filter f1", 'filter "chain"', "filter { f2, f1 }", "filter {\nf1\n}")
 _TAG = either("tag t", "tag '\"'", 'tag "any"')
+_TABLES = st.one_of(
+    either('hostnames { "192.0.2.9" = h.example, "[::1]" => "[192.0.2.1]" }', "hostnames <keyed>"),
+    either('senders { bob = "bob@a.example, @b.example", root => "@" }', "senders <keyed> masquerade"),
+)
+_FLAGS = either("mask-src", "no-dsn received-auth", "received-auth mask-src", "proxy-v2",
+                "proxy-v2 from { 192.0.2.1, 10.0.0.0/8 }", "proxy-v2 from 192.0.2.1")  # fmt: skip
+_TLS_WORDS = either("protocols TLSv1.2", 'protocols "all:!tlsv1.2"', 'ciphers "HIGH:!aNULL"', "ca roots")
 _HOSTNAME = either("hostname h.example", 'hostname "[::1]"', "hostname mail.example.org")
 
 
@@ -131,9 +140,13 @@ def listeners(draw: st.DrawFn) -> str:
             _TAG,
             _HOSTNAME,
             _FILTER,
+            _TABLES,
+            _FLAGS,
+            _TLS_WORDS,
         )
-        mode = draw(either("", "tls", "tls-require", "smtps"))
-        rest = f"{mode} pki MX.example {draw(encrypted)}" if mode else draw(options(_TAG, _HOSTNAME, _FILTER))
+        mode = draw(either("", "tls", "tls-require", "tls-require verify", "smtps", "smtps verify"))
+        plain = options(_TAG, _HOSTNAME, _FLAGS, _FILTER)
+        rest = f"{mode} pki MX.example {draw(encrypted)}" if mode else draw(plain)
         text += f"listen on {place} {rest}\n"
     return text
 

@@ -6,6 +6,7 @@ import pytest
 
 from smtpd_ps.config.compile import compile_settings
 from smtpd_ps.config.model import Condition, ExpandOnly, ForwardOnly, Lmtp, Maildir, Mbox, Relay
+from smtpd_ps.contract.settings import ListenerSettings, ListenerTables
 
 RULE = "match from any for any reject\n"
 
@@ -142,6 +143,65 @@ def test_listener_options(load_text) -> None:
     )  # fmt: skip
     assert (second.auth, second.auth_table, second.hostname) == ("require", "", "mail.example.org")
     assert conf.socket.tag == "inside"
+
+
+def test_all_other_listener_options(load_text) -> None:
+    """What a listener may say of certificates, names, senders and proxies, and where it goes in the slices."""
+    text = """
+        ca Roots cert "/r"
+        pki p cert "/c" key "/k" dhe auto
+        table names { "127.0.0.1" = a.example, "::1" = b.example }
+        table owners { bob = "bob@example.org, @example.net" }
+        listen on lo port 587 tls-require verify ca ROOTS protocols "TLSv1.3" ciphers "HIGH" pki p auth \\
+            hostnames <names> senders <owners> masquerade mask-src received-auth no-dsn \\
+            proxy-v2 from { 192.0.2.1, "2001:db8::/32" }
+        listen on if1 port 26 proxy-v2 senders <owners> tls pki p auth
+        listen on if1 port 27
+        listen on socket mask-src no-dsn tag t
+    """
+    conf = load_text(text + RULE)
+    listener = conf.listeners[0]
+    assert (listener.verify, listener.ca, listener.protocols, listener.ciphers) == (True, "roots", ("TLSv1.3",), "HIGH")
+    assert (listener.hostnames, listener.senders, listener.masquerade) == ("names", "owners", True)
+    slices = compile_settings(conf)
+    first, second, third, fourth, local = slices.smtp.listeners
+    assert (first.verify, first.ca, first.protocols, first.ciphers) == (True, "roots", ("TLSv1.3",), "HIGH")
+    assert (first.hostnames, first.senders, first.masquerade, first.mask_source) == (True, True, True, True)
+    assert (first.received_auth, first.dsn) == (True, False)
+    assert (first.proxy, first.proxies) == ("listed", ("192.0.2.1", "2001:db8::/32"))
+    assert (second.address, second.proxies) == ("::1", first.proxies)
+    assert (third.proxy, third.proxies, third.senders, third.masquerade) == ("any", (), True, False)
+    assert fourth == ListenerSettings(3, "198.51.100.1", 27, hostname="mail.example.org")
+    assert (local.local, local.mask_source, local.dsn, local.tag) == (True, True, False, "t")
+    assert slices.smtp.pki[0].dhe == "auto"
+    assert slices.lookup.listeners == (
+        ListenerTables(0, "127.0.0.1", "names", "owners"),
+        ListenerTables(1, "::1", "names", "owners"),
+        ListenerTables(2, "198.51.100.1", "", "owners"),
+    )
+    assert {table.name for table in slices.lookup.tables} >= {"names", "owners"}
+    assert [(each.kind, each.name, each.path) for each in slices.assets if each.kind == "ca"] == [("ca", "roots", "/r")]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("port 26 ca roots", "ca has no effect without verify"),
+        ("port 26 protocols all", "protocols has no effect without tls, tls-require or smtps"),
+        ("port 26 ciphers HIGH", "ciphers has no effect without tls, tls-require or smtps"),
+        ("port 26 senders { a = b }", "senders has no effect without auth"),
+        ("port 26 received-auth", "received-auth has no effect without auth"),
+        ("port 26 proxy-v2", "proxy-v2 believes whoever connects, who can so pretend to be any client; "
+         "say who may with: proxy-v2 from { addresses }"),
+        ("smtps verify port 25 pki p ca roots",
+         "verify on port 25 turns away servers without a client certificate: nearly all"),
+    ],
+)  # fmt: skip
+def test_listener_options_that_are_probably_not_meant(load_text, options: str, text: str) -> None:
+    """What has no effect, or believes strangers, is taken with a warning."""
+    before = 'ca roots cert "/r"\npki p cert "/c" key "/k"\n'
+    conf = load_text(f"{before}listen on lo smtps verify port 24 pki p ca roots\nlisten on if0 {options}\n{RULE}")
+    assert [problem.text for problem in conf.warnings] == [text]
 
 
 def test_the_socket_is_always_listened_on(load_text) -> None:
@@ -388,10 +448,10 @@ def test_include(load_text) -> None:
 
 
 def test_a_ca_is_read(load_text) -> None:
-    """A ca is declared by its name in lower case."""
+    """A ca is declared by its name in lower case; one that nothing names is warned about."""
     conf = load_text('ca Roots cert "/etc/ssl/roots.pem"\n' + RULE)
     assert conf.authorities["roots"].cert_path == "/etc/ssl/roots.pem"
-    assert conf.warnings == ()
+    assert [problem.text for problem in conf.warnings] == ['ca "roots" is never used']
 
 
 def test_srs(load_text) -> None:

@@ -46,8 +46,9 @@ def test_places_of_tokens(text: str, expected: list[tuple[int, int]]) -> None:
     ("text", "expected"),
     [
         ("lisen on lo", '1:1: expected a directive or a macro, found "lisen"; did you mean "listen"?'),
-        ("  listen on lo prt 25", '1:16: expected an option of listen (auth, auth-optional, filter, hostname, inet4, '
-         'inet6, pki, port, smtps, tag, tls, tls-require) or the end of the line, found "prt"; did you mean "port"?'),
+        ("  listen on lo prt 25", '1:16: expected an option of listen (auth, auth-optional, ca, ciphers, filter, '
+         'hostname, hostnames, inet4, inet6, mask-src, no-dsn, pki, port, protocols, proxy-v2, received-auth, '
+         'senders, smtps, tag, tls, tls-require) or the end of the line, found "prt"; did you mean "port"?'),
         ("action a\\\n relai", "2:2: expected what the action does (expand-only, forward-only, lmtp, maildir, mbox, "
          'relay), found "relai"; did you mean "relay"?'),
         ("queue ttl 4", "1:11: expected the queue ttl with a unit: s, m, h or d, found the number 4"),

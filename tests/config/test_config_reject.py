@@ -80,7 +80,10 @@ PKI_AND_CA = [
      ['1: the name of a pki has no blanks: "a b"',
       '1: the name of a pki must be a host name or "*": "a b"']),
     ('pki a..b cert "/c" key "/k"', '1: the name of a pki must be a host name or "*": "a..b"'),
-    ('pki p dhe auto cert "/c" key "/k"', "1: dhe auto is not supported yet"),
+    ('pki p dhe auto cert "/c" key "/k" dhe none', '1: pki "p" already has a dhe'),
+    ('pki p dhe', "1: expected none, legacy, auto, found the end of the line"),
+    ('ca c cert "rel"', '1: the path of a certificate bundle must start with "/": "rel"'),
+    ('ca c cert "/a"\nca C cert "/b"', '2: ca "c" is already declared at CONF:1'),
     ('pki p dhe maybe cert "/c" key "/k"', '1: expected none, legacy, auto, found "maybe"'),
     ('pki p crt "/c"',
      '1: expected an option of pki (cert, dhe, key) or the end of the line, found "crt"; did you mean "cert"?'),
@@ -88,8 +91,9 @@ PKI_AND_CA = [
 ]  # fmt: skip
 
 LISTEN_OPTIONS = (
-    "expected an option of listen (auth, auth-optional, filter, hostname, inet4, inet6, pki, port, smtps, tag, tls, "
-    "tls-require) or the end of the line"
+    "expected an option of listen (auth, auth-optional, ca, ciphers, filter, hostname, hostnames, inet4, inet6, "
+    "mask-src, no-dsn, pki, port, protocols, proxy-v2, received-auth, senders, smtps, tag, tls, tls-require) "
+    "or the end of the line"
 )
 LISTEN = [
     ("listen on nowhere", '1: "nowhere" is not an interface, an address or a host name with an address'),
@@ -121,7 +125,44 @@ LISTEN = [
      '5: auth needs a mapping such as { key = value }, but table "list" is a list'),
     (PKI + "listen on lo tls pki p auth bob",
      "2: auth needs a mapping such as { key = value }, but these values are a list"),
-    (PKI + "listen on lo tls-require verify pki p", "2: verify is not supported yet"),
+    (PKI + "listen on lo tls verify pki p",
+     "2: verify needs tls-require or smtps: with tls alone a client may stay in clear"),
+    (PKI + "listen on lo verify", f'2: {LISTEN_OPTIONS}, found the keyword "verify"'),
+    (PKI + "listen on lo smtps verify pki p ca roots", '2: no ca is declared with the name "roots"'),
+    (PKI + 'ca roots cert "/r"\nlisten on lo smtps verify pki p ca root',
+     '3: no ca is declared with the name "root"; did you mean "roots"?'),
+    (PKI + 'ca roots cert "/r"\nlisten on lo smtps verify pki p ca roots ca roots',
+     "3: a ca is already given for this listener"),
+    (PKI + 'listen on lo tls pki p protocols "tlsv1.4"',
+     '2: unknown protocol "tlsv1.4", expected TLSv1.2, TLSv1.3, default or all'),
+    (PKI + 'listen on lo tls pki p protocols "tlsv1.0,tlsv1.1"',
+     '2: "tlsv1.0,tlsv1.1" leaves neither TLSv1.2 nor TLSv1.3'),
+    (PKI + "listen on lo tls pki p protocols all protocols all",
+     "2: a list of protocols is already given for this listener"),
+    (PKI + 'listen on lo tls pki p ciphers "HIGH;x"',
+     '2: a list of ciphers is of the form of openssl-ciphers(1): "HIGH;x"'),
+    (PKI + "listen on lo tls pki p ciphers HIGH ciphers HIGH",
+     "2: a list of ciphers is already given for this listener"),
+    ("listen on lo hostnames <list>",
+     '4: hostnames needs a mapping such as { key = value }, but table "list" is a list'),
+    ("listen on lo hostnames <fiel>", '4: no table is declared with the name "fiel"; did you mean "file"?'),
+    ("listen on lo hostnames",
+     '1: expected a value, <table> or values in braces after "hostnames", found the end of the line'),
+    ("listen on lo hostnames <file> hostnames <file>", "4: hostnames is already given for this listener"),
+    ("listen on lo senders { a, b }",
+     "1: senders needs a mapping such as { key = value }, but these values are a list"),
+    ("listen on lo senders <file> masquerade senders <file>", "4: senders is already given for this listener"),
+    ("listen on lo masquerade", f'1: {LISTEN_OPTIONS}, found the keyword "masquerade"'),
+    ("listen on lo mask-src mask-src", "1: mask-src is already given for this listener"),
+    ("listen on lo no-dsn no-dsn", "1: no-dsn is already given for this listener"),
+    ("listen on lo received-auth received-auth", "1: received-auth is already given for this listener"),
+    ("listen on lo proxy-v2 proxy-v2", "1: proxy-v2 is already given for this listener"),
+    ("listen on lo proxy-v2 from <file>",
+     '4: proxy-v2 from needs its addresses in smtpd.conf, but table "file" is a file'),
+    ("listen on lo proxy-v2 from { k = v }",
+     "1: proxy-v2 from needs a list such as { a, b }, but these values are a mapping"),
+    ("listen on lo proxy-v2 from { 192.0.2.0/24, here }",
+     '1: "here" is not an address or a network such as 192.0.2.0/24'),
     ("listen on lo tag a tag b", "1: a tag is already given for this listener"),
     (f"listen on lo tag {'t' * 33}", "1: a tag has at most 32 characters, found 33"),
     ('listen on lo hostname "a b"',
@@ -130,11 +171,9 @@ LISTEN = [
     ("listen on lo\nlisten on 127.0.0.1", "2: 127.0.0.1 port 25 is already listened on at CONF:1"),
     ("listen on socket\nlisten on socket", "2: listen on socket is already declared at CONF:1"),
     ("listen on socket port 25",
-     '1: expected an option of listen on socket (filter, tag) or the end of the line, found the keyword "port"'),
-    *[(f"listen on lo {word}", f"1: {word} is not supported yet")
-      for word in ("ca", "ciphers", "hostnames", "mask-src", "no-dsn", "protocols", "proxy-v2",
-                   "received-auth", "senders")],
-    *[(f"listen on socket {word}", f"1: {word} is not supported yet") for word in ("mask-src", "no-dsn")],
+     "1: expected an option of listen on socket (filter, mask-src, no-dsn, tag) or the end of the line, "
+     'found the keyword "port"'),
+    ("listen on socket no-dsn mask-src no-dsn", "1: no-dsn is already given for this listener"),
 ]  # fmt: skip
 
 RELAY = "auth, backup, ca, ciphers, domain, helo, helo-src, host, mail-from, pki, protocols, src, srs, tls, ttl"

@@ -13,7 +13,7 @@ A file holds cases, each begun by `=== title`. Lines of a case:
     c closed                the server has closed, and said nothing more
     c gone                  the client drops the connection
     tls                     the TLS handshake that was asked for succeeds
-    hold KIND ...           answers of this kind wait: peer, auth, rcpt, file, commit
+    hold KIND ...           answers of this kind wait: peer, name, sender, auth, rcpt, file, commit
     release KIND            let the oldest held answer go
     idle | drain | cut | wait    the event of that name
     sent TYPE FIELD=VALUE ...   a message of that type with these values was sent, and is now looked at
@@ -22,11 +22,14 @@ A file holds cases, each begun by `=== title`. Lines of a case:
     filter PHASE DECISION TEXT...   what the filters answer in a phase; `proceed` in all others. Which phases are
                             asked about is the listener's `filter_phases`: a number, or `set filters=connect,data`
     log REGEX               some line of the log matches
+    received REGEX          some part of the Received header of the body stored first matches
     body TEXT               the stored body, without its Received header, is TEXT (escapes as above)
     finished | unfinished   the session may be forgotten, or not
 
 Recipients: local part `bad` is refused by lookup with 550, `later` with 451, `full` by queue with 452; all others
-are taken. Password `secret` is right, `broken` makes lookup fail, all others are wrong.
+are taken. Sender `own` is allowed by a listener's `senders`, `broken` makes lookup fail, all others are not.
+A listener with `hostnames` is named.example, but not to the client 192.0.2.2. Password `secret` is
+right, `broken` makes lookup fail, all others are wrong.
 """
 
 import re
@@ -136,7 +139,14 @@ class FakeWorld:
     def _answer(self, message: m.Message) -> None:
         session = self.session
         match message:
+            case m.SenderQuery():
+                local = message.sender.partition("@")[0]
+                verdict = {"own": "ok", "broken": "error"}.get(local, "no")
+                number = message.transaction
+                self._later("sender", lambda: session.sender_reply(number, verdict))
             case m.PeerQuery():
+                if self.service.listener.hostnames:
+                    self._later("name", lambda: session.greeted("" if self.address == "192.0.2.2" else "named.example"))
                 self._later("peer", lambda: session.peer_info("client.example"))
             case m.FilterRequest():
                 said = self.filters.get(message.phase, ("proceed", ""))
@@ -378,6 +388,11 @@ class Runner:
         top = re.match(rb"Received: [^\r\n]*\r\n(?:\t[^\r\n]*\r\n)*", body)
         assert top, body
         assert body[top.end() :] == unescape(rest)
+
+    def _on_received(self, rest: str) -> None:
+        assert self.world.stored, "nothing was stored"
+        header = self.world.stored[0].decode()
+        assert re.search(rest, header), header
 
     def _on_finished(self, _rest: str) -> None:
         assert self.world.session.finished

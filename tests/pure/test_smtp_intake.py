@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from smtpd_ps.contract.values import INLINE_BODY_BYTES
 from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.header_addresses import AddressFields
 from smtpd_ps.pure.smtp_intake import Intake
 
 RECEIVED = b"Received: from x\r\n\tby y; z\r\n"
@@ -14,7 +15,7 @@ RECEIVED = b"Received: from x\r\n\tby y; z\r\n"
 
 def take_in(wire: bytes, step: int, max_bytes: int = 10**9, date: str = "") -> tuple[bytes, bytes, bool]:
     """Refusal, stored bytes and whether there was a file, as the session would have it."""
-    intake = Intake(max_bytes, RECEIVED, date)
+    intake = Intake(max_bytes, RECEIVED, AddressFields("mx.example.com"), date)
     out = b""
     for at in range(0, len(wire), step):
         assert not intake.done
@@ -77,7 +78,7 @@ def test_inline_bodies_fit_their_message(size_bytes: int, step: int) -> None:
 
 def test_a_reason_that_is_not_in_the_bytes() -> None:
     """A refusal from outside holds, and nothing is kept any more."""
-    intake = Intake(1000, RECEIVED)
+    intake = Intake(1000, RECEIVED, AddressFields("mx.example.com"))
     intake.refuse(say.NO_ROOM)
     assert intake.feed(b"A: b\r\n.\r\n") == b""
     assert intake.done
@@ -86,7 +87,7 @@ def test_a_reason_that_is_not_in_the_bytes() -> None:
 
 def test_a_message_without_end_is_hopeless() -> None:
     """Beyond twice the limit and 64 MiB nobody need read on."""
-    intake = Intake(10, RECEIVED)
+    intake = Intake(10, RECEIVED, AddressFields("mx.example.com"))
     block = b"x" * 998 + b"\r\n"
     for _ in range(70):
         intake.feed(block * 1024)

@@ -10,7 +10,7 @@ import pytest
 from keys.certificates import PrivateKey, certificate, ec_key, key_pem, rsa_key
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import PkiSettings
+from smtpd_ps.contract.settings import PkiSettings, TlsVersion
 from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.keys.private_key import PrivateKey as LoadedKey
 from smtpd_ps.osdep import libcrypto
@@ -252,3 +252,67 @@ def test_remote_signer_gives_up() -> None:
         late.send(m.Signature(b"late"))
         assert signer.sign("a", "rsa", b"y") == b""
     assert lost == ["keys: timed out"]
+
+
+def test_verified_clients(identities: dict[str, Identity]) -> None:
+    """With verify a client must show a certificate of the given CA; in TLS 1.3 it learns so after its handshake."""
+    server = server_context(
+        [identities["rsa"], identities["ecdsa"]], verify=True, ca_pem=CERTIFICATES["ecdsa"]
+    )  # fmt: skip
+    for hostname in ("mx.example.com", "mx.example.net"):  # by SNI, both contexts
+        info, _client, _end = connect(server, client_context(identities["ecdsa"], verify=False), hostname)
+        assert info.verified
+        assert info.peer_subject == "mx.example.net"
+        assert info.fingerprint.startswith("SHA256:")
+        for stranger in (None, identities["rsa"]):
+            with pytest.raises(TlsError, match="certificate"):
+                connect(server, client_context(stranger, verify=False), hostname)
+
+
+def test_clients_are_verified_by_the_systems_authorities(
+    identities: dict[str, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a ca it is the system's that count, and there have to be some."""
+    (tmp_path / "authorities.pem").write_bytes(CERTIFICATES["rsa"])
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities.pem"))
+    server = server_context([identities["rsa"]], verify=True)
+    assert connect(server, client_context(identities["rsa"], verify=False), None)[0].verified
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(PkiError, match="CA certificates"):
+        server_context([identities["rsa"]], verify=True)
+    with pytest.raises(PkiError, match="CA certificates"):
+        server_context([identities["rsa"]], verify=True, ca_pem=b"nothing")
+
+
+@pytest.mark.parametrize(
+    ("protocols", "spoken"), [(("TLSv1.2",), "TLSv1.2"), (("TLSv1.3",), "TLSv1.3"), ((), "TLSv1.3")]
+)
+def test_protocols_of_a_listener(
+    identities: dict[str, Identity], protocols: tuple[TlsVersion, ...], spoken: str
+) -> None:
+    """Only the versions it names are spoken."""
+    server = server_context([identities["rsa"]], protocols=protocols)
+    assert connect(server, client_context(verify=False), None)[0].version == spoken
+    other = client_context(verify=False)
+    other.minimum_version = other.maximum_version = (
+        ssl.TLSVersion.TLSv1_3 if spoken == "TLSv1.2" else ssl.TLSVersion.TLSv1_2
+    )
+    if protocols:
+        with pytest.raises(TlsError):
+            connect(server, other, None)
+
+
+@pytest.mark.parametrize("dhe", ["none", "auto", "legacy"])
+def test_dhe(dhe: str) -> None:
+    """A pki with `dhe` serves clients that know Diffie-Hellman without elliptic curves, in the published group."""
+    settings = PkiSettings("rsa", "rsa.crt", "rsa.key", dhe)  # type: ignore[arg-type]
+    identities = install_pki([(settings, CERTIFICATES["rsa"])], LocalSigner())
+    server = server_context([identities["rsa"]], "HIGH")
+    client = client_context(verify=False, ciphers="DHE-RSA-AES256-GCM-SHA384")
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    if dhe == "none":
+        with pytest.raises(TlsError):
+            connect(server, client, None)
+    else:
+        assert connect(server, client, None)[0].cipher == "DHE-RSA-AES256-GCM-SHA384"

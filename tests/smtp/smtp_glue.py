@@ -6,7 +6,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,6 +45,7 @@ class World:
             else:
                 settings = msgspec.structs.replace(settings, **{key: value})
         settings = msgspec.structs.replace(settings, listeners=(listener,))
+        self.hostnames = listener.hostnames
         self.loop = Loop()
         self.failures: list[str] = []
         self.hold: set[type[m.Message]] = set()
@@ -75,7 +76,12 @@ class World:
     def answer(self, message: m.Message) -> None:
         """What lookup and queue say to `message`."""
         match message:
+            case m.SenderQuery():
+                verdict: Literal["ok", "no"] = "ok" if message.sender.startswith("own") else "no"
+                self._lookup[m.SenderReply](m.SenderReply(message.session, message.transaction, verdict))
             case m.PeerQuery():
+                if self.hostnames:
+                    self._lookup[m.Greet](m.Greet(message.session, "named.example"))
                 self._lookup[m.PeerInfo](m.PeerInfo(message.session, "client.example", True))
             case m.RcptRequest() if message.recipient.startswith("bad"):
                 self._lookup[m.RcptRefuse](
@@ -120,6 +126,8 @@ class World:
 
     def close(self) -> None:
         """Close every socket of both sides."""
+        for door in self.server._doors.values():
+            door.close()
         for connection in list(self.server._open):
             if connection.stream is not None:
                 connection.stream.abort()

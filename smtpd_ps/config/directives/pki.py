@@ -8,9 +8,10 @@ from smtpd_ps.config.model import CertificateAuthority
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Kind
+from smtpd_ps.contract.settings import Dhe
 from smtpd_ps.pure.relay_url import is_host_name
 
-_DHE = ("none", "legacy", "auto")
+_DHE: dict[str, Dhe] = {"none": "none", "legacy": "legacy", "auto": "auto"}
 
 
 def certificate_name(p: Parser, what: str) -> str:
@@ -23,7 +24,7 @@ def certificate_name(p: Parser, what: str) -> str:
 
 
 def pki(p: Parser) -> None:
-    """`pki NAME [cert FILE] [key FILE] [dhe none]`, over as many lines as one likes."""
+    """`pki NAME [cert FILE] [key FILE] [dhe none|legacy|auto]`, over as many lines as one likes."""
     where = p.where
     name = certificate_name(p, "the name of a pki")
     known = p.draft.pki.setdefault(name, PkiDraft(name, where))
@@ -49,8 +50,10 @@ def _option(p: Parser, known: PkiDraft) -> None:
             if value not in _DHE:
                 hint = suggestion(token.text, _DHE)
                 p.report(token, f'expected {", ".join(_DHE)}, found "{token.text}"{hint}')
-            elif value != "none":
-                p.report(token, f"dhe {value} is not supported yet")
+            elif known.dhe is not None:
+                p.report(option, f'pki "{known.name}" already has a dhe')
+            else:
+                known.dhe = _DHE[value]
 
 
 def authority(p: Parser) -> None:
@@ -60,6 +63,7 @@ def authority(p: Parser) -> None:
     known = p.draft.authorities.get(name)
     if known is not None:
         p.draft.report(where, f'ca "{name}" is already declared at {known.where.path}:{known.where.line}')
-    p.expect("cert")
-    made = CertificateAuthority(name, p.path("the path of a certificate bundle"), where)
+    with p.draft.declaring("ca", name):
+        p.expect("cert")
+        made = CertificateAuthority(name, p.path("the path of a certificate bundle"), where)
     p.draft.authorities.setdefault(name, made)

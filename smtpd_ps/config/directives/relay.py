@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from smtpd_ps.config.directives.listen import server_name
+from smtpd_ps.config.directives.listen_options import server_name
 from smtpd_ps.config.directives.pki import certificate_name
 from smtpd_ps.config.directives.tables import table_argument
 from smtpd_ps.config.directives.tls_options import cipher_list, protocol_list

@@ -63,6 +63,7 @@ from smtpd_ps.contract.messages.receive import (
     Commit,
     CommitFile,
     Committed,
+    Greet,
     IdLease,
     PeerInfo,
     PeerQuery,
@@ -70,6 +71,8 @@ from smtpd_ps.contract.messages.receive import (
     RcptRefuse,
     RcptReply,
     RcptRequest,
+    SenderQuery,
+    SenderReply,
     SessionEnd,
 )
 from smtpd_ps.contract.messages.setup import (
@@ -149,6 +152,9 @@ __all__ = [
     "TraceMask",
     "PeerQuery",
     "PeerInfo",
+    "Greet",
+    "SenderQuery",
+    "SenderReply",
     "AuthRequest",
     "AuthReply",
     "RcptRequest",

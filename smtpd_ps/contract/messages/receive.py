@@ -32,6 +32,29 @@ class PeerInfo(Message, frozen=True):
     confirmed: bool  # the name resolves back to the address
 
 
+class Greet(Message, frozen=True):
+    """The name to greet a client with; sent before PeerInfo where the listener has `hostnames`."""
+
+    session: U63
+    hostname: Name  # "" where the table has none for the listener's address
+
+
+class SenderQuery(Message, frozen=True):
+    """May the session's user send as this address? Lookup holds every recipient to its answer by itself."""
+
+    session: U63
+    transaction: U32
+    sender: Address  # "" is the null sender
+
+
+class SenderReply(Message, frozen=True):
+    """This only tells smtp what to say."""
+
+    session: U63
+    transaction: U32
+    verdict: Literal["ok", "no", "error"]
+
+
 class AuthRequest(Message, frozen=True):
     """A password to check, against the table of the listener that PeerQuery named."""
 

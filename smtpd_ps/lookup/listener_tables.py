@@ -1,0 +1,80 @@
+"""The tables of listeners: the names they greet with, and who may send as whom.
+
+Runs in lookup, on addresses that strangers gave smtp. `senders` is decided here alone: smtp asks in
+order to refuse MAIL, and each recipient is held to the same answer (lookup/recipients).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from smtpd_ps.contract.messages import Greet, SenderQuery, SenderReply
+from smtpd_ps.contract.settings import ListenerTables
+from smtpd_ps.lookup.sessions import Session, Sessions
+from smtpd_ps.pure.address import mailbox_valid
+from smtpd_ps.pure.match_tables import match_mailaddrs
+from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table_values import parse_address, parse_mailaddrs
+
+
+class ListenerDesk:
+    """Answers SenderQuery, and says Greet. Raises KeyError for a missing table."""
+
+    def __init__(
+        self,
+        listeners: Iterable[ListenerTables],
+        sessions: Sessions,
+        tables: Mapping[str, Table],
+        delimiter: str,
+        reply: Callable[[Greet | SenderReply], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._listeners = {listener.index: listener for listener in listeners}
+        for listener in self._listeners.values():
+            for name in filter(None, (listener.hostnames, listener.senders)):
+                tables[name]  # is there
+        self._sessions, self._tables, self._delimiter = sessions, tables, delimiter
+        self._reply, self._warn = reply, warn
+
+    def use(self, tables: Mapping[str, Table]) -> None:
+        """Look into other tables from now on; what was allowed by the old ones is asked again."""
+        self._tables = tables
+        self._sessions.forget_senders()
+
+    def opened(self, number: int, session: Session | None, index: int) -> None:
+        """A client connected to listener `index`; no session where there were too many."""
+        listener = self._listeners.get(index)
+        if listener is None:
+            return
+        if session is not None:
+            session.senders = listener.senders
+        if listener.hostnames:
+            self._reply(Greet(number, self._name(listener)))
+
+    def _name(self, listener: ListenerTables) -> str:
+        """What the table has for the listener's address, however that is written."""
+        entries = self._tables[listener.hostnames].entries
+        wanted = parse_address(listener.address)
+        if wanted in entries:
+            return entries[wanted]
+        return next((name for key, name in entries.items() if parse_address(key) == wanted), "")
+
+    def requested(self, query: SenderQuery) -> None:
+        """Always answered by one SenderReply."""
+        session = self._sessions.get(query.session)
+        if session is None or (query.sender and not mailbox_valid(query.sender)):
+            self._warn(f"sender out of place in session {query.session:016x}")
+            self._reply(SenderReply(query.session, query.transaction, "error"))
+            return
+        allowed = self.allows(session, query.sender)
+        self._reply(SenderReply(query.session, query.transaction, "ok" if allowed else "no"))
+
+    def allows(self, session: Session, sender: str) -> bool:
+        """Whether the session's user may send as `sender`. Who is not authenticated is not asked (QUIRKS 11)."""
+        if session.user is None or not session.senders or session.allowed_sender == sender:
+            return True
+        allowed = self._tables[session.senders].get(session.user)
+        if allowed is None:
+            return False
+        if not match_mailaddrs(parse_mailaddrs(allowed), self._delimiter)(sender.lower()):
+            return False
+        session.allowed_sender = sender
+        return True
