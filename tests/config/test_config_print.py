@@ -15,7 +15,7 @@ from smtpd_ps.config.tokens import KEYWORDS, Kind
 
 _TABLE_FIELDS = (
     "table", "auth_table", "alias_table", "virtual_table", "src_table", "helo_table", "domain_table",
-    "hostnames", "senders", "proxies",
+    "hostnames", "senders", "proxies", "userbase_table",
 )  # fmt: skip
 
 
