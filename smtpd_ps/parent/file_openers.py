@@ -172,6 +172,11 @@ class FileOpeners:
     def _room(self) -> bool:
         return len(self._running) + len(self._leaving) < MAX_CHILDREN
 
+    @property
+    def busy(self) -> bool:
+        """Whether there are children still."""
+        return bool(self._running or self._leaving)
+
     def reap(self) -> None:
         """Collect those that have ended (after SIGCHLD, too), and start others that wait."""
         for pid in list(self._leaving):

@@ -188,7 +188,8 @@ class Generations:
             generation.openers.reap()
         self._gone = [
             generation for generation in self._gone
-            if generation.programs.running or any(agents.running for agents in generation.agents)
+            if generation.programs.running or generation.openers.busy
+            or any(agents.running for agents in generation.agents)
         ]  # fmt: skip
 
     def _agents(self) -> list[Agents]:

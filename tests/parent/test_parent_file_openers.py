@@ -61,7 +61,12 @@ class Answers:
 def answers() -> Iterator[Answers]:
     made = Answers()
     yield made
-    made.openers.reap()
+
+    def gone() -> bool:
+        made.openers.reap()
+        return not made.openers.busy
+
+    run_until(made.loop, gone)  # no child is left behind
 
 
 @pytest.fixture

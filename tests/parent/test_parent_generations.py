@@ -28,6 +28,7 @@ class FakeGeneration:
         self.agents = [SimpleNamespace(running={}, reap=lambda: None, end=lambda: None)]
         self.tables = SimpleNamespace(end=lambda: None, watch=lambda _loop: None)
         self.programs = SimpleNamespace(running=[], reap=lambda: None, release=lambda: None, end=lambda: None)
+        self.openers = SimpleNamespace(busy=False, reap=lambda: None)
         self.hurried = False
         self.said: list[str] = []
         self.broken = False
