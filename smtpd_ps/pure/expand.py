@@ -103,7 +103,7 @@ class Node:
         self.forwards = False  # what is below it comes from the user's .forward
         self.depth: int = parent.depth + 1 if parent else 0
         self.same_user: bool = (
-            parent is not None and self.kind == "user" == parent.kind and parent.name == self.text
+            parent is not None and self.kind == "user" == parent.kind and parent.name.lower() == self.text.lower()
         )  # fmt: skip
         # The nearest address at or above this node: what Delivered-To will say.
         self.address: Node = self if self.kind == "address" or parent is None else parent.address

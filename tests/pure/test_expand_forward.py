@@ -62,7 +62,7 @@ def test_to_an_address() -> None:
     assert outcome == accepted(("outbound", "far@away.net", "", "", "", True))
 
 
-@pytest.mark.parametrize("text", ["alice", "\\alice", "alice, alice", "# keep a copy\nalice\n"])
+@pytest.mark.parametrize("text", ["alice", "\\alice", "Alice", "alice, alice", "# keep a copy\nalice\n"])
 def test_own_name_is_local_delivery(text: str) -> None:
     """A user who names herself gets the mail herself, and the file is not read again (QUIRKS 32)."""
     assert expand(World(), "alice+tag@plain.org", {"alice": text}) == accepted(
