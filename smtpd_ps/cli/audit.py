@@ -21,7 +21,7 @@ from smtpd_ps.cli.accounts import plans
 from smtpd_ps.cli.setup import state_differences
 from smtpd_ps.contract.installation import state_dir_of
 from smtpd_ps.contract.messages import ProcessRow, ProgramRow
-from smtpd_ps.contract.policy import POLICIES
+from smtpd_ps.contract.policy import policy_of
 from smtpd_ps.contract.routes import CHILDREN, GENERATION
 from smtpd_ps.contract.values import Process
 from smtpd_ps.pure.audit import (
@@ -166,7 +166,7 @@ def expect(row: ProcessRow, spool: str, starter: Observation | None = None) -> E
 
     In the unprivileged mode everything runs as whoever runs the parent (`starter`).
     """
-    policy = POLICIES[row.process]
+    policy = policy_of(row.process, row.commands)
     agent = row.process is Process.AGENT
     groups: tuple[int, ...] = ()
     if row.privileged:
@@ -214,10 +214,10 @@ def _declared(rows: Sequence[ProcessRow]) -> dict[Process, int]:
 def _extra_processes(rows: Rows) -> list[Finding]:
     """Processes started by the daemon's that the parent did not name. Short-lived ones get a moment.
 
-    What a program starts is its own affair.
+    What a program starts is its own affair, and what an agent starts that runs commands is its user's.
     """
     known = {row.pid for row in rows}
-    starters = {row.pid for row in rows if isinstance(row, ProcessRow)}
+    starters = {row.pid for row in rows if isinstance(row, ProcessRow) and not row.commands}
     extra = _started_by(starters) - known
     if extra:
         time.sleep(_EXTRA_PATIENCE_SECS)

@@ -9,6 +9,7 @@ from typing import Literal
 
 SPOOL = "/var/spool/smtpd_ps"
 RUN = "/var/run/smtpd_ps"
+ALIAS_USER = "_sps_alias"  # runs the commands and writes the files that alias tables name; owns nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ ACCOUNTS: tuple[Account, ...] = (
     Account("_sps_lookup", "smtpd_ps tables and DNS"),
     Account("_sps_queue", "smtpd_ps queue"),
     Account("_sps_delivery", "smtpd_ps relaying and LMTP"),
-    Account("_sps_alias", "smtpd_ps alias commands"),
+    Account(ALIAS_USER, "smtpd_ps alias commands"),
     Account("_sps_filter", "smtpd_ps filter programs"),
     Account("_sps_table", "smtpd_ps table programs"),
 )

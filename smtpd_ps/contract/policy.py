@@ -66,6 +66,14 @@ class Policy:
     tcp: tuple[Grant, ...] = ()  # Landlock on TCP ports
     promises: tuple[Grant, ...] = ()  # pledge(2)
     capsicum: Capsicum = Capsicum(False, "it is not confined")
+    # Groups of calls that are refused. Where there are any, everything else is allowed, any file and port too:
+    # the user's rights are the bound.
+    refuses: tuple[Grant, ...] = ()
+
+    @property
+    def by_user(self) -> bool:
+        """Whether its user's rights bound it, less what `refuses` takes away."""
+        return bool(self.refuses)
 
     @property
     def threads(self) -> bool:
@@ -79,7 +87,8 @@ class Policy:
 
     def calls(self) -> dict[str, Call]:
         """System calls by name; of a call in several groups the later group's conditions hold."""
-        return {call.name: call for grant in self.syscalls for call in GROUPS[grant.name].all_calls()}
+        named = (*self.syscalls, *self.refuses)
+        return {call.name: call for grant in named for call in GROUPS[grant.name].all_calls()}
 
 
 _NO_CORE = Limit("core", 0, "a core file would hold other people's mail, passwords or keys")
@@ -310,11 +319,51 @@ _AGENT = Policy(
     capsicum=Capsicum(False, "a Maildir is used by path, and the mail user's rights bound it already"),
 )
 
+RUNNER = Policy(
+    Process.AGENT,
+    user="",
+    root="any",
+    confined=True,
+    descriptors=(
+        *_DESCRIPTORS,
+        Grant("file", "the file that an alias or a .forward names; a large message that a command is given"),
+        Grant("memory-file", "a small message that a command is given"),
+        Grant("directory", "where a new file is, to sync it"),
+        Grant("body-read", "a large body, read-only, from delivery"),
+        Grant("pipe", "commands' output; signals wake the loop through another"),
+    ),
+    limits=_files(1024, "seven commands at a time, and what a command itself opens: it inherits this"),
+    promises=(
+        _STDIO,
+        Grant("rpath", "the user's .forward"),
+        Grant("wpath", "files that an alias or the user's .forward names"),
+        Grant("cpath", "makes such a file, and one for a large message"),
+        Grant("fattr", "mode of such a file"),
+        Grant("flock", "locks such a file"),
+        Grant("recvfd", "large bodies"),
+        Grant("proc", "starts commands, and ends those that take too long"),
+        Grant("exec", "starts commands; those have no promises of ours"),
+    ),
+    capsicum=Capsicum(False, "commands are arbitrary programs, which capability mode would break"),
+    refuses=(
+        Grant("others' memory", "no command reads or changes another process, were it its own user's"),
+        Grant("system", "no delivery changes the system, whatever set-user-id program it may find"),
+        Grant("new kernel surface", "new namespaces and kernel programs are where users become root"),
+    ),
+)  # fmt: skip
+
+# Of each process; the agents that run commands have RUNNER.
 POLICIES: dict[Process, Policy] = {
     policy.process: policy for policy in (_PARENT, _KEYS, _CONTROL, _SMTP, _LOOKUP, _QUEUE, _DELIVERY, _AGENT)
 }
 
-# No confined process reaches others past its channels (Landlock scopes; Linux 6.12).
+
+def policy_of(process: Process, commands: bool = False) -> Policy:
+    """The policy of a process; an agent that runs `commands` has one of its own."""
+    return RUNNER if commands and process is Process.AGENT else POLICIES[process]
+
+
+# No confined process (but RUNNER) reaches others past its channels (Landlock scopes; Linux 6.12).
 SCOPES: tuple[Grant, ...] = (
     Grant("abstract-unix", "abstract Unix sockets have no file permissions that could refuse"),
     Grant("signal", "not even its own user's other processes"),

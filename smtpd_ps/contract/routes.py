@@ -99,7 +99,7 @@ ROUTES: tuple[Route, ...] = (
     Route(49, m.LmtpConnected, ((PARENT, DELIVERY),), _SERVE, 64, ("lmtp",)),
     Route(50, m.AgentMailbox, ((PARENT, AGENT),), _SETUP, 64, ("mailbox",)),
     Route(51, m.AgentJob, ((DELIVERY, AGENT),), _SERVE, _BODY, answer="AgentResult"),
-    Route(52, m.AgentJobFile, ((DELIVERY, AGENT),), _SERVE, 4 * KIB, ("body, read-only",), "AgentResult"),
+    Route(52, m.AgentJobFile, ((DELIVERY, AGENT),), _SERVE, 16 * KIB, ("body, read-only",), "AgentResult"),
     Route(53, m.AgentResult, ((AGENT, DELIVERY),), _SERVE, 16 * KIB),
     # System users.
     Route(60, m.UserQuery, ((LOOKUP, PARENT),), _SERVE, 1 * KIB, answer="UserInfo"),

@@ -9,14 +9,26 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta
 
-from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name, Path, ProgramKind, SrsSecrets, Value
+from smtpd_ps.contract.values import (
+    U16,
+    U32,
+    U63,
+    Address,
+    AgentSource,
+    Line,
+    Name,
+    Path,
+    ProgramKind,
+    SrsSecrets,
+    Value,
+)
 from smtpd_ps.contract.values import TlsUse as TlsUse  # settings.TlsUse and values.TlsUse are one
 
 TlsOffer = Literal["none", "offer", "require", "implicit"]
 AuthOffer = Literal["none", "optional", "require"]
 ProxyUse = Literal["none", "any", "listed"]
 Dhe = Literal["none", "legacy", "auto"]
-ActionKind = Literal["maildir", "mbox", "lmtp", "relay", "expand-only", "forward-only"]
+ActionKind = Literal["maildir", "mbox", "lmtp", "relay", "expand-only", "forward-only", "mda"]
 RouteShape = Literal["agent", "lmtp", "mx", "host"]
 ConditionKind = Literal[
     "from-any", "from-local", "from-socket", "from-src", "from-rdns", "from-auth",
@@ -177,11 +189,17 @@ class ActionSettings(Value, frozen=True):
     relay_backup: Name = ""  # relay to exchangers that are preferred to this one, only
     relay_backup_hosts: Annotated[tuple[Line, ...], Meta(max_length=64)] = ()  # URLs, in order, if the others fail
     relay_srs: bool = False
+    mda_command: Line = ""  # with format specifiers
+    wrapper: Line = ""  # the command that takes the place of the MDA's, which stands in it as %{mda}
 
     @property
     def by_host(self) -> bool:
         """Whether a relay goes to hosts that smtpd.conf names, whatever the destination."""
         return bool(self.relay_hosts or self.relay_host_table)
+
+    def runs_commands(self, source: AgentSource) -> bool:
+        """Whether an agent of this action starts programs, or writes files that users name."""
+        return source != "action" or self.kind == "mda" or bool(self.wrapper)
 
 
 class LookupSettings(Value, frozen=True):
@@ -253,6 +271,7 @@ class DeliverySettings(Value, frozen=True):
     mta: MtaLimits = MtaLimits()
     domain_limits: Annotated[tuple[MtaLimits, ...], Meta(max_length=10_000)] = ()  # in place of `mta` for theirs
     srs: SrsSecrets | None = None  # to make SRS addresses; without the backup key
+    max_sessions_per_user: U32 = 7
 
 
 class KeysSettings(Value, frozen=True):
@@ -285,11 +304,22 @@ class ProgramSettings(Value, frozen=True):
 
 
 class AgentSettings(Value, frozen=True):
-    """For an agent: where this user's mail of one action goes."""
+    """For an agent: where this user's mail of one action goes.
+
+    A "targets" agent is told a file or a command with each job: those of an alias for `source`
+    "alias"; for "forward" they must stand in this user's own .forward.
+    """
 
     user: Name
     home: Path
     action: Name
-    kind: Literal["maildir", "mbox"]
+    kind: Literal["maildir", "mbox", "mda", "targets"]
     maildir_path: Path = ""
     hostname: Name = ""
+    maildir_junk: bool = False
+    source: AgentSource = "action"
+    mda_command: Line = ""
+    wrapper: Line = ""
+    python: Path = ""  # the interpreter, where a wrapper is to run a store of ours
+    sub_address_delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = "+"
+    command_limit_secs: Seconds = 300

@@ -128,6 +128,34 @@ GROUPS: dict[str, Group] = {
         "read a body from the spool descriptor that came with the job",
         "pread64 preadv sendfile fadvise64",
     ),
+    "others' memory": Group(
+        "tracing, and reading or writing other processes' memory",
+        "",
+        _refused("ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd", errno.EPERM),
+    ),
+    "system": Group(
+        "mounts, modules, the clock, reboot, accounting, keys: what only an administrator does",
+        "",
+        _refused(
+            "mount umount2 pivot_root chroot move_mount fsopen fsconfig fsmount fspick open_tree mount_setattr "
+            "init_module finit_module delete_module kexec_load kexec_file_load reboot swapon swapoff acct quotactl "
+            "quotactl_fd settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname syslog iopl "
+            "ioperm vhangup nfsservctl lookup_dcookie add_key request_key keyctl open_by_handle_at fanotify_init",
+            errno.EPERM,
+        ),
+    ),
+    "new kernel surface": Group(
+        "user namespaces and programs in the kernel",
+        "",
+        (
+            Call("clone", ((Arg(0, 0, _CLONE_NEW, bits=64),),), errno.EPERM),
+            *_refused("clone3", errno.ENOSYS),  # its flags cannot be seen here; the C library then uses clone
+            *_refused(
+                "unshare setns bpf perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register",
+                errno.EPERM,
+            ),
+        ),
+    ),
     "files": Group(
         "open, write, sync, rename and remove below its own directory (Landlock and the root say which)",
         "open openat creat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getcwd chdir "

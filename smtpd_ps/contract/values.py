@@ -23,6 +23,7 @@ U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
 TargetSource = Literal["", "alias", "forward"]
 ProgramKind = Literal["filter", "table"]
+AgentSource = Literal["action", "alias", "forward"]  # what an agent delivers for, and so whose word it takes
 StepKind = Literal[
     "client", "address", "user", "target", "rule", "entry", "no-entry", "duplicate", "passwd", "deliver", "host",
     "refused", "note", "userbase", "forward", "include",
@@ -121,6 +122,7 @@ class Envelope(Value, frozen=True):
     target: Line = ""  # "/path" or "|command" of an alias or a .forward; "" means that the action delivers
     target_source: TargetSource = ""  # where the target was found, and so whose user writes or runs it
     forwarded: bool = False  # an alias, a virtual table or a .forward sends it elsewhere: SRS
+    extension: Name = ""  # the sub-address of the local user's name, in lower case: "tag" of "bob+tag"
 
 
 class Recipient(Value, frozen=True):
@@ -131,9 +133,10 @@ class Recipient(Value, frozen=True):
     dest: Address
     user: Name
     dsn: Dsn
-    target: Line = ""  # these three as the envelope's
+    target: Line = ""  # these four as the envelope's
     target_source: TargetSource = ""
     forwarded: bool = False
+    extension: Name = ""
 
 
 class Job(Value, frozen=True):

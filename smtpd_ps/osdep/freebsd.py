@@ -12,7 +12,7 @@ import struct
 from typing import Any, Protocol
 
 from smtpd_ps.contract.messages import Common
-from smtpd_ps.contract.policy import POLICIES
+from smtpd_ps.contract.policy import policy_of
 from smtpd_ps.contract.values import Process
 from smtpd_ps.osdep.bsd_interfaces import interface_group as interface_group
 from smtpd_ps.osdep.errors import ConfineError
@@ -48,7 +48,7 @@ def confine(process: Process, common: Common, libc: Libc | None = None) -> tuple
 
     Raises ConfineError when anything could not be done or did not take; the process must then end.
     """
-    policy = POLICIES[process]
+    policy = policy_of(process, common.commands)
     if not policy.confined:
         raise ConfineError(f"{process.title} has no sandbox")
     libc = libc or ctypes.CDLL(None, use_errno=True)

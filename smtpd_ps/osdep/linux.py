@@ -11,7 +11,7 @@ import socket
 import struct
 
 from smtpd_ps.contract.messages import Common
-from smtpd_ps.contract.policy import POLICIES, Policy
+from smtpd_ps.contract.policy import Policy, policy_of
 from smtpd_ps.contract.values import Process
 from smtpd_ps.osdep import linux_kernel as k
 from smtpd_ps.osdep.errors import ConfineError
@@ -33,7 +33,7 @@ def confine(process: Process, common: Common) -> tuple[str, ...]:
     Call it once, with a single thread, when everything is imported and opened. Raises
     ConfineError when anything could not be done or did not take; the process must then end.
     """
-    policy = POLICIES[process]
+    policy = policy_of(process, common.commands)
     if not policy.confined:
         raise ConfineError(f"{process.title} has no sandbox")
     try:
@@ -59,10 +59,10 @@ class _Confinement:
             if parse_status(_read_again(status)).threads != 1:
                 raise ConfineError("threads are running already")
             landlock = Landlock(kernel, policy)
-            filter_ = Filter(kernel, policy.calls().values())
+            filter_ = Filter(kernel, policy.calls().values(), others=policy.by_user)
             if policy.root != "any":
                 landlock.open_paths(common.root, ())
-            warnings = set_limits(policy) + landlock.warnings()
+            warnings = set_limits(policy) + (() if policy.by_user else landlock.warnings())
             bounding_empty = kernel.drop_bounding_set()
             if common.privileged:
                 if not bounding_empty:
@@ -76,7 +76,8 @@ class _Confinement:
             kernel.clear_capabilities()
             kernel.prctl(k.PR_SET_NO_NEW_PRIVS, 1)
             kernel.prctl(k.PR_SET_DUMPABLE, 0)
-            landlock.restrict()
+            if not policy.by_user:
+                landlock.restrict()
             if kernel.prctl(k.PR_GET_DUMPABLE) != 0:  # the last chance to ask
                 raise ConfineError("dumpable: it could be traced")
             filter_.load()

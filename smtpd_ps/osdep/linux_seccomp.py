@@ -52,8 +52,13 @@ class Names:
         return number if number >= 0 else None
 
 
-def assemble(calls: Iterable[Call], arch: int, number: Callable[[str], int | None], pid: int) -> list[Instruction]:
-    """The filter program. Pure: same calls, same program. Raises ValueError when it grows too large."""
+def assemble(
+    calls: Iterable[Call], arch: int, number: Callable[[str], int | None], pid: int, others: bool = False
+) -> list[Instruction]:
+    """The filter program. Pure: same calls, same program. Raises ValueError when it grows too large.
+
+    With `others`, what is not among `calls` is allowed.
+    """
     program: list[Instruction] = [
         (_LD_ABS, 0, 0, _OFFSET_ARCH),
         (_JEQ, 1, 0, arch),
@@ -72,12 +77,16 @@ def assemble(calls: Iterable[Call], arch: int, number: Callable[[str], int | Non
         where.append((_JEQ, 0, len(block), found))
         where.extend(block)
     program += plain
-    program += [
-        (_JGE, 2, 0, _X32_BIT),
-        (_JGE, 0, 1, FIRST_UNKNOWN),
-        (_RET, 0, 0, ERRNO | _ENOSYS),
-        (_RET, 0, 0, KILL_PROCESS),
-    ]
+    program += (
+        [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, KILL_PROCESS), (_RET, 0, 0, ALLOW)]
+        if others
+        else [
+            (_JGE, 2, 0, _X32_BIT),
+            (_JGE, 0, 1, FIRST_UNKNOWN),
+            (_RET, 0, 0, ERRNO | _ENOSYS),
+            (_RET, 0, 0, KILL_PROCESS),
+        ]
+    )
     if len(program) > MAX_INSTRUCTIONS:
         raise ValueError("the filter is too long")
     return program
@@ -124,14 +133,14 @@ def _tests(arg: Arg, pid: int) -> list[list[Instruction]]:
 class Filter:
     """A compiled filter, ready to be loaded."""
 
-    def __init__(self, kernel: Kernel, calls: Iterable[Call], names: Names | None = None) -> None:
+    def __init__(self, kernel: Kernel, calls: Iterable[Call], names: Names | None = None, others: bool = False) -> None:
         names = names or Names()
         self._kernel = kernel
         load = names.number("seccomp")
         if load is None:
             raise ConfineError("this system has no seccomp(2)")
         self._load_number = load
-        program = assemble(calls, names.arch, names.number, os.getpid())
+        program = assemble(calls, names.arch, names.number, os.getpid(), others)
         packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
         self._code = ctypes.create_string_buffer(packed, len(packed))
         self._header = struct.pack("@HP", len(program), ctypes.addressof(self._code))

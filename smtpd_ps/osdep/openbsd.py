@@ -11,7 +11,7 @@ import struct
 from typing import Protocol
 
 from smtpd_ps.contract.messages import Common
-from smtpd_ps.contract.policy import POLICIES, Policy
+from smtpd_ps.contract.policy import Policy, policy_of
 from smtpd_ps.contract.values import Process
 from smtpd_ps.osdep.bsd_interfaces import interface_group as interface_group
 from smtpd_ps.osdep.errors import ConfineError
@@ -38,7 +38,7 @@ def confine(process: Process, common: Common, libc: Libc | None = None) -> tuple
 
     Raises ConfineError when anything could not be done; the process must then end.
     """
-    policy = POLICIES[process]
+    policy = policy_of(process, common.commands)
     if not policy.confined:
         raise ConfineError(f"{process.title} has no sandbox")
     libc = libc or ctypes.CDLL(None, use_errno=True)
@@ -52,9 +52,10 @@ def confine(process: Process, common: Common, libc: Libc | None = None) -> tuple
             become_user(common)
         if process is Process.AGENT:
             make_directories(common.writable)
-        for path, permissions in unveiled(policy, common):
-            _check(libc.unveil(path.encode(), permissions), f"unveil {path}")
-        _check(libc.unveil(None, None), "unveil")
+        if not policy.by_user:
+            for path, permissions in unveiled(policy, common):
+                _check(libc.unveil(path.encode(), permissions), f"unveil {path}")
+            _check(libc.unveil(None, None), "unveil")
         promises = " ".join(grant.name for grant in policy.promises)
         _check(libc.pledge(promises.encode(), None), "pledge")
     except OSError as error:

@@ -135,7 +135,7 @@ class Dispatcher:
             recipients.append(
                 Recipient(
                     evpid, envelope.rcpt, envelope.dest, envelope.user, envelope.dsn,
-                    envelope.target, envelope.target_source, envelope.forwarded,
+                    envelope.target, envelope.target_source, envelope.forwarded, envelope.extension,
                 )
             )  # fmt: skip
             flights[evpid] = (held, ticket, seat)

@@ -4,7 +4,7 @@ import inspect
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import BY_NUMBER, CHANNELS, ROUTES
-from smtpd_ps.contract.values import Phase, Process
+from smtpd_ps.contract.values import AgentSource, Phase, Process
 
 
 def hops(sender: Process, receiver: Process, phase: Phase) -> set[str]:
@@ -74,8 +74,9 @@ def test_what_the_parent_takes_at_run_time_is_a_handful() -> None:
 
 
 def test_the_parent_takes_names_not_ids_or_commands() -> None:
-    """AgentStart carries a user's and an action's name and nothing else."""
-    assert m.AgentStart.__struct_fields__ == ("request", "user", "action")
+    """AgentStart carries a user's and an action's name, and one of three words for what is behind it."""
+    assert m.AgentStart.__struct_fields__ == ("request", "user", "action", "source")
+    assert m.AgentStart.__annotations__["source"] is AgentSource
     assert m.UpdateTable.__struct_fields__ == ("client", "name")
 
 

@@ -3,16 +3,17 @@
 import pytest
 
 from smtpd_ps.contract.installation import ACCOUNTS, DIRECTORIES, directories, paths
-from smtpd_ps.contract.policy import POLICIES, Policy
+from smtpd_ps.contract.policy import POLICIES, RUNNER, Policy, policy_of
 from smtpd_ps.contract.routes import CHILDREN
 from smtpd_ps.contract.syscalls import GROUPS
 from smtpd_ps.contract.values import Process
 
+ALL = [*POLICIES.values(), RUNNER]
 CONFINED = [policy for policy in POLICIES.values() if policy.confined]
 
 
 def by_name(policy: Policy) -> str:
-    return policy.process.title
+    return "runner" if policy is RUNNER else policy.process.title
 
 
 def test_every_process_has_one() -> None:
@@ -28,10 +29,10 @@ def test_users_are_distinct() -> None:
     assert set(users) < {account.name for account in ACCOUNTS}
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=by_name)
+@pytest.mark.parametrize("policy", ALL, ids=by_name)
 def test_every_grant_has_a_reason(policy: Policy) -> None:
     """Nothing is granted without a line of why, and nothing twice."""
-    for grants in (policy.descriptors, policy.syscalls, policy.tcp, policy.promises):
+    for grants in (policy.descriptors, policy.syscalls, policy.tcp, policy.promises, policy.refuses):
         assert all(grant.why for grant in grants)
         assert len({grant.name for grant in grants}) == len(grants)
     assert all(limit.why for limit in policy.limits)
@@ -39,7 +40,7 @@ def test_every_grant_has_a_reason(policy: Policy) -> None:
     assert policy.capsicum.why
 
 
-@pytest.mark.parametrize("policy", CONFINED, ids=by_name)
+@pytest.mark.parametrize("policy", [*CONFINED, RUNNER], ids=by_name)
 def test_every_confined_process_has_the_basics(policy: Policy) -> None:
     """No core files, a bound on descriptors, promises that begin with stdio, known groups of calls."""
     limits = {limit.resource: limit.value for limit in policy.limits}
@@ -52,7 +53,20 @@ def test_every_confined_process_has_the_basics(policy: Policy) -> None:
 def test_groups_have_reasons_and_users() -> None:
     """Every group of calls says why it is there and is granted to someone."""
     assert all(group.why for group in GROUPS.values())
-    assert {grant.name for policy in CONFINED for grant in policy.syscalls} == set(GROUPS)
+    granted = {grant.name for policy in CONFINED for grant in policy.syscalls}
+    refused = {grant.name for policy in ALL for grant in policy.refuses}
+    assert granted | refused == set(GROUPS) and not granted & refused
+
+
+def test_only_agents_that_run_commands_are_bounded_by_their_user() -> None:
+    """All others have a list of what they may do; the runner may not trace, mount, or make namespaces."""
+    assert policy_of(Process.AGENT) is POLICIES[Process.AGENT] and policy_of(Process.AGENT, True) is RUNNER
+    assert policy_of(Process.QUEUE, True) is POLICIES[Process.QUEUE]
+    assert RUNNER.by_user and not any(policy.by_user for policy in POLICIES.values())
+    refused = RUNNER.calls()
+    for name in ("ptrace", "process_vm_readv", "mount", "unshare", "bpf", "keyctl", "init_module", "chroot"):
+        assert refused[name].never
+    assert all(call.never or call.name == "clone" for call in refused.values())
 
 
 def test_must_never_have() -> None:

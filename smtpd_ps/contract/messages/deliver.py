@@ -8,7 +8,20 @@ from typing import Annotated
 from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
-from smtpd_ps.contract.values import U8, U32, U63, Address, InlineBody, Job, Line, Name, Result, RouteHost, RouteSource
+from smtpd_ps.contract.values import (
+    U8,
+    U32,
+    U63,
+    Address,
+    AgentSource,
+    InlineBody,
+    Job,
+    Line,
+    Name,
+    Result,
+    RouteHost,
+    RouteSource,
+)
 
 # --- queue and delivery ----------------------------------------------------------------------
 
@@ -59,11 +72,15 @@ class Route(Message, frozen=True):
 
 
 class AgentStart(Message, frozen=True):
-    """Start an agent for this user and action. Names only: the parent decides what they mean."""
+    """Start an agent for this user and action. Names only: the parent decides what they mean.
+
+    For `source` "alias" the user is the parent's to know.
+    """
 
     request: U32
     user: Name
     action: Name
+    source: AgentSource = "action"
 
 
 class AgentReady(Message, frozen=True):
@@ -108,6 +125,9 @@ class AgentJob(Message, frozen=True):
     rcpt: Address
     dest: Address
     body: InlineBody
+    user: Name = ""  # the recipient, where the action delivers as another user
+    extension: Name = ""
+    target: Line = ""  # for an agent of kind "targets"
 
 
 class AgentJobFile(Message, frozen=True):
@@ -118,6 +138,9 @@ class AgentJobFile(Message, frozen=True):
     rcpt: Address
     dest: Address
     size_bytes: U63
+    user: Name = ""  # these three as AgentJob's
+    extension: Name = ""
+    target: Line = ""
 
 
 class AgentResult(Message, frozen=True):

@@ -229,6 +229,7 @@ class ProcessRow(Message, frozen=True):
     privileged: bool
     detail: Line = ""
     configured: U8 = 1  # processes of this kind in a generation
+    commands: bool = False  # an agent under policy.RUNNER
 
 
 class ProgramRow(Message, frozen=True):

@@ -81,6 +81,7 @@ class Common(Message, frozen=True):
     peers: U8 = 0  # how many PeerChannel messages follow the set-up
     assets: U32 = 0  # and how many Asset messages (an agent: AgentMailbox)
     programs: U8 = 0  # and how many Program messages
+    commands: bool = False  # an agent that runs commands: the policy is policy.RUNNER
 
 
 class PeerChannel(Message, frozen=True):
