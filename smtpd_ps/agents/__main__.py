@@ -1,16 +1,19 @@
 """The agent process: `python -I -m smtpd_ps.agents`, started by the parent as a mail user."""
 
 import os
+import signal
 import sys
 import time
 
 from smtpd_ps.agents.agent import Agent, Store
 from smtpd_ps.agents.maildir import Maildir
 from smtpd_ps.agents.mbox import Mbox
+from smtpd_ps.agents.runner import Runner
 from smtpd_ps.contract.messages import AgentSetup
 from smtpd_ps.contract.values import Process
 from smtpd_ps.pure.maildir_name import MaildirNames
 from smtpd_ps.runtime.child import Child
+from smtpd_ps.runtime.signals import watch_signals
 
 
 def main() -> None:
@@ -19,6 +22,14 @@ def main() -> None:
     assert isinstance(child.setup, AgentSetup)
     settings = child.setup.settings
     time.localtime()  # reads the time zone while it can
+    if settings.kind in ("mda", "targets"):
+        runner = Runner(child.loop, settings)
+        watch_signals(child.loop, [signal.SIGCHLD], runner.reap)
+        child.confine()
+        runner.answers = child.channel(Process.DELIVERY, runner.handlers())
+        child.serve({})
+        runner.end()
+        return
     store: Store
     if settings.kind == "maildir":
         store = Maildir(settings, MaildirNames(os.getpid(), settings.hostname), time.time_ns)

@@ -43,6 +43,12 @@ class Item:
             at += len(chunk)
             yield chunk
 
+    def start(self, size_bytes: int) -> bytes:
+        """The beginning of the body, as it is stored. Raises OSError."""
+        if isinstance(self.job, m.AgentJob):
+            return self.job.body[:size_bytes]
+        return os.pread(self.fd, min(size_bytes, self.job.size_bytes), 0)
+
     def close(self) -> None:
         """Give the descriptor back."""
         if self.fd >= 0:

@@ -20,9 +20,11 @@ from smtpd_ps.contract.messages import AgentResult
 from smtpd_ps.contract.settings import AgentSettings
 from smtpd_ps.contract.values import Status
 from smtpd_ps.pure.format_specifier import Format, FormatError, address_values, check_path, expand, parse_format
+from smtpd_ps.pure.junk_mark import SEARCH_BYTES, marked_junk
 from smtpd_ps.pure.maildir_name import MaildirNames
 
 DEFAULT_PATH = "~/Maildir"
+JUNK_FOLDER = ".Junk"
 DELIVERED = "Delivered"
 MAX_BATCH = 24  # files open at once: an agent may hold 64 descriptors (contract/policy)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -34,6 +36,8 @@ class MaildirPath:
 
     def __init__(self, settings: AgentSettings) -> None:
         path = settings.maildir_path or DEFAULT_PATH
+        self._user = settings.user
+        self._delimiter = settings.sub_address_delimiter
         self._own = {"user.username": settings.user, "user.directory": settings.home}
         if path == "~" or path.startswith("~/"):
             path = "%{user.directory}" + path[1:]
@@ -47,13 +51,16 @@ class MaildirPath:
         except FormatError as error:
             self._error = str(error)
 
-    def of(self, sender: str, rcpt: str, dest: str) -> str:
-        """The Maildir of one message. Raises FormatError."""
-        if self._constant:
+    def of(self, sender: str, rcpt: str, dest: str, user: str = "") -> str:
+        """The Maildir of one message for `user`, "" for the one who runs this. Raises FormatError."""
+        if self._constant and (not user or user == self._user):
             return self._constant
         if self._format is None or self._error:
             raise FormatError(self._error)
-        return check_path(expand(self._format, self._own | address_values(sender, rcpt, dest)))
+        values = self._own | address_values(sender, rcpt, dest)
+        if user:
+            values["user.username"] = user
+        return check_path(expand(self._format, values, self._delimiter))
 
 
 class Maildir:
@@ -61,6 +68,7 @@ class Maildir:
 
     def __init__(self, settings: AgentSettings, names: MaildirNames, now_ns: Callable[[], int]) -> None:
         self._path = MaildirPath(settings)
+        self._junk = settings.maildir_junk
         self._names = names
         self._now_ns = now_ns
 
@@ -71,7 +79,11 @@ class Maildir:
         for item in items:
             job = item.job
             try:
-                folder = self._path.of(job.sender, job.rcpt, job.dest)
+                folder = self._path.of(job.sender, job.rcpt, job.dest, job.user)
+                if self._junk and marked_junk(item.start(SEARCH_BYTES)):
+                    folder = f"{folder}/{JUNK_FOLDER}"
+            except OSError as error:
+                results.append(AgentResult(job.job, Status.TEMPFAIL, os.strerror(error.errno or 0)))
             except FormatError as error:
                 results.append(AgentResult(job.job, Status.PERMFAIL, f"maildir path: {error}"))
             else:
@@ -220,10 +232,11 @@ def make_folder(folder: str) -> None:
             if error.errno != EEXIST:
                 raise
         else:
-            _sync_folder(path.rpartition("/")[0] or "/")
+            sync_folder(path.rpartition("/")[0] or "/")
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str) -> None:
+    """Make what was made in a folder last. Raises OSError."""
     try:
         fd = os.open(path, _DIRECTORY)
     except PermissionError:

@@ -23,6 +23,7 @@ from smtpd_ps.config.model import (
     Lmtp,
     Maildir,
     Mbox,
+    Mda,
     Method,
     Options,
     Problem,
@@ -141,6 +142,7 @@ def compile_settings(
                 max_agents=conf.options.max_agents,
                 mta=_mta_limits(conf.options),
                 srs=_srs(conf.options, backup=False) if any(a.relay_srs for a in actions.values()) else None,
+                max_sessions_per_user=conf.options.max_sessions_per_user,
             ),
         ),
         keys=_bounded(conf, KeysSettings(pki=_pki(conf, signing))),
@@ -166,6 +168,7 @@ _KINDS: dict[type[Method], ActionKind] = {
     Maildir: "maildir",
     Mbox: "mbox",
     Lmtp: "lmtp",
+    Mda: "mda",
     Relay: "relay",
     ExpandOnly: "expand-only",
     ForwardOnly: "forward-only",
@@ -186,6 +189,7 @@ def _action(conf: Configuration, action: Action, default_ciphers: str) -> Action
         user=action.user,
         ttl_secs=action.ttl_secs,
         maildir_path=maildir.path,
+        maildir_junk=maildir.junk,
         lmtp_destination=lmtp.destination,
         lmtp_rcpt_to=lmtp.rcpt_to,
         relay_hosts=relay.hosts,
@@ -204,6 +208,8 @@ def _action(conf: Configuration, action: Action, default_ciphers: str) -> Action
         relay_backup=relay.backup,
         relay_backup_hosts=relay.backup_hosts,
         relay_srs=relay.srs,
+        mda_command=method.command if isinstance(method, Mda) else "",
+        wrapper=conf.wrappers[action.wrapper].command if action.wrapper else "",
     )
 
 
@@ -236,7 +242,8 @@ def _userbase(conf: Configuration, action: Action) -> str:
 
 def _shape(action: ActionSettings) -> RouteShape:
     match action.kind:
-        case "maildir" | "mbox" | "expand-only" | "forward-only":  # of the last two only what has a target of its own
+        # Of the last two only what has a target of its own.
+        case "maildir" | "mbox" | "mda" | "expand-only" | "forward-only":
             return "agent"
         case "lmtp":
             return "lmtp"

@@ -21,6 +21,7 @@ from smtpd_ps.config.model import (
     Table,
     TableKind,
     Where,
+    Wrapper,
 )
 from smtpd_ps.config.tokens import SyntaxProblem
 from smtpd_ps.contract.settings import Dhe, TableUse
@@ -52,6 +53,7 @@ class Draft:
     authorities: dict[str, CertificateAuthority] = field(default_factory=dict)
     listeners: list[Listener] = field(default_factory=list)
     socket: SocketListener | None = None
+    wrappers: dict[str, Wrapper] = field(default_factory=dict)
     actions: dict[str, Action] = field(default_factory=dict)
     filters: dict[str, Filter] = field(default_factory=dict)
     procs: dict[str, Proc] = field(default_factory=dict)

@@ -75,6 +75,7 @@ def load(path: str, environment: Environment, defines: Mapping[str, str] = Mappi
         filters=MappingProxyType(draft.filters),
         procs=MappingProxyType(draft.procs),
         admd=draft.admd,
+        wrappers=MappingProxyType(draft.wrappers),
     )
 
 

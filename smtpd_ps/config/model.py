@@ -187,6 +187,7 @@ class Maildir:
     """Deliver to a Maildir: an absolute path or one below ~/, specifiers in it; "" is ~/Maildir."""
 
     path: str
+    junk: bool = False  # what a filter calls junk goes into its .Junk
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,13 @@ class Lmtp:
 
     destination: str
     rcpt_to: bool  # send the address after expansion, not the user's name
+
+
+@dataclass(frozen=True, slots=True)
+class Mda:
+    """Deliver by a command, specifiers in it, that /bin/sh runs as the recipient."""
+
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +246,7 @@ class ForwardOnly:
     """Send on what an alias, a virtual table or a .forward sends elsewhere, and nothing else."""
 
 
-Method = Maildir | Mbox | Lmtp | Relay | ExpandOnly | ForwardOnly
+Method = Maildir | Mbox | Lmtp | Mda | Relay | ExpandOnly | ForwardOnly
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +261,16 @@ class Action:
     ttl_secs: int  # 0: the queue's
     where: Where
     userbase_table: str = ""
+    wrapper: str = ""  # the name of one
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """`mda wrapper`: a command that takes the place of an action's, which is %{mda} in it."""
+
+    name: str
+    command: str
+    where: Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +322,7 @@ class Options:
     srs_key: str = field(default="", repr=False)  # "": no SRS
     srs_backup_key: str = field(default="", repr=False)
     srs_ttl_secs: int = 4 * 86400
+    max_sessions_per_user: int = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,3 +346,4 @@ class Configuration:
     filters: Mapping[str, Filter]  # members before the chains they are in
     procs: Mapping[str, Proc]
     admd: str  # as filters know this place; "": the host's name
+    wrappers: Mapping[str, Wrapper]

@@ -22,6 +22,7 @@ from smtpd_ps.config.model import (
     Lmtp,
     Maildir,
     Mbox,
+    Mda,
     Options,
     Proc,
     Program,
@@ -56,6 +57,7 @@ def print_configuration(conf: Configuration) -> str:
         _tables(conf),
         _certificates(conf),
         _filters(conf),
+        (f"mda wrapper {word(each.name)} {word(each.command)}" for each in conf.wrappers.values()),
         _listeners(conf),
         (_action(conf, action) for action in conf.actions.values()),
         (_rule(conf, rule) for rule in conf.rules),
@@ -220,14 +222,15 @@ def _action(conf: Configuration, action: Action) -> str:
         _option(conf, "virtual", action.virtual_table) if action.virtual_table else "",
         _option(conf, "userbase", action.userbase_table) if action.userbase_table else "",
         f"user {word(action.user)}" if action.user else "",
+        f"wrapper {word(action.wrapper)}" if action.wrapper else "",
         f"ttl {delay(action.ttl_secs)}" if action.ttl_secs else "",
     )
 
 
 def _method(conf: Configuration, action: Action) -> str:
     match action.method:
-        case Maildir(path):
-            return _joined("maildir", word(path) if path else "")
+        case Maildir(path, junk):
+            return _joined("maildir", word(path) if path else "", "junk" if junk else "")
         case Mbox():
             return "mbox"
         case Lmtp(destination, rcpt_to):
@@ -236,6 +239,8 @@ def _method(conf: Configuration, action: Action) -> str:
             return "expand-only"
         case ForwardOnly():
             return "forward-only"
+        case Mda(command):
+            return f"mda {word(command)}"
         case Relay() as relay:
             return _relay(conf, relay)
         case never:

@@ -30,7 +30,6 @@ DRAIN_SECS = 10.0
 RETIREMENT_SECS = 600.0  # for the mail that an earlier configuration was given
 MAX_DOMAIN = 255  # what a RouteQuery holds
 FOREVER = float("inf")
-NO_TARGETS_TEXT = "451 4.3.5 Delivery to files and commands is not possible yet"
 LOOP_TEXT = "554 5.4.6 Loop detected"
 
 Key = tuple[str, str]  # action, domain ("" where the action names hosts)
@@ -139,16 +138,13 @@ class Delivery:
         for recipient in job.recipients:
             if seen and recipient.dest.lower().encode() in seen:
                 self.outcomes.ended(Task(job, action, [recipient]), Status.LOOP, LOOP_TEXT)
-            elif recipient.target:  # no agent writes files or runs commands yet: it stays in the queue
-                self.outcomes.ended(Task(job, action, [recipient]), Status.TEMPFAIL, NO_TARGETS_TEXT)
-            elif action.kind != "lmtp":
+            elif action.kind != "lmtp" or recipient.target:
                 groups.append([recipient])
             elif recipient.dest in by_dest:
                 by_dest[recipient.dest].append(recipient)  # one Delivered-To, so one transaction
             else:
                 groups.append(by_dest.setdefault(recipient.dest, [recipient]))
-        add = self._pool(action, "").add if action.kind == "lmtp" else self.agents.add
-        self._each_group([Task(job, action, group) for group in groups], fd, add)
+        self._each_group([Task(job, action, group) for group in groups], fd, self._add_here)
 
     def _each_group(self, tasks: list[Task], fd: int, add: Callable[[Task], None]) -> None:
         """Give every task a descriptor of the same body, and `add` it; `fd` itself goes to the first."""
@@ -164,6 +160,13 @@ class Delivery:
             add(tasks[0])
         elif fd >= 0:
             os.close(fd)
+
+    def _add_here(self, task: Task) -> None:
+        """Whatever the action, a file or a command is an agent's work."""
+        if task.action.kind == "lmtp" and not task.recipients[0].target:
+            self._pool(task.action, "").add(task)
+        else:
+            self.agents.add(task)
 
     # Routes.
 

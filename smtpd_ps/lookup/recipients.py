@@ -203,7 +203,7 @@ def _envelope(
 ) -> Envelope:
     return Envelope(
         delivery.action, sender, recipient, delivery.dest, delivery.user, client, dsn, internal,
-        delivery.target, delivery.source, delivery.forwarded,
+        delivery.target, delivery.source, delivery.forwarded, delivery.extension,
     )  # fmt: skip
 
 

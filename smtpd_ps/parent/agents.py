@@ -9,15 +9,20 @@ import os
 import pwd
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Literal
 
 from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.installation import ALIAS_USER
 from smtpd_ps.contract.settings import ActionSettings, AgentSettings
-from smtpd_ps.contract.values import Account, Phase, Process
+from smtpd_ps.contract.values import Account, AgentSource, Phase, Process
 from smtpd_ps.parent.accounts import UID_FLOOR, Userbases
 from smtpd_ps.parent.system import passwd_entry
+from smtpd_ps.pure.command_line import quoted, store_command
+from smtpd_ps.pure.format_specifier import FormatError, Specifier, parse_format
 from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
@@ -25,6 +30,7 @@ from smtpd_ps.runtime.spawn import spawn
 
 READY_TIMEOUT_SECS = 30.0
 MAIL_SPOOL = "/var/mail"
+_STORES = ("maildir", "mbox", "mda")
 
 
 class AgentRefusal(Exception):
@@ -40,6 +46,7 @@ class _Agent:
     pid: int
     user: str
     action: str
+    commands: bool  # it runs some
     channel: Channel | None = None
     patience: Timer | None = None
     ready: bool = False
@@ -59,12 +66,14 @@ class Agents:
     forbidden_users: frozenset[str] = frozenset()
     mail_spool: str = MAIL_SPOOL
     userbases: Userbases | None = None
+    sub_address_delimiter: str = "+"
     running: dict[int, _Agent] = field(default_factory=dict)  # by pid
 
     def start(self, request: m.AgentStart) -> None:
         """Answer with AgentReady once the agent is confined, or with AgentRefused."""
         action = self.actions.get(request.action)
-        if action is None or not action.userbase_table or action.user or self.userbases is None:
+        system = action is None or not action.userbase_table or action.user or request.source == "alias"
+        if system or self.userbases is None:
             self._begin(request)
             return
 
@@ -87,15 +96,13 @@ class Agents:
             self.answer(m.AgentRefused(request.request, True, "local delivery is not possible now"))
 
     def _start(self, request: m.AgentStart, account: Account | None) -> None:
-        action = self.actions.get(request.action)
-        if action is None or action.kind not in ("maildir", "mbox"):
-            raise AgentRefusal(f"action {request.action} has no agent", temporary=True)
-        user = self._user(action.user or request.user) if account is None else self._entry(request.user, account)
+        action = self._action(request)
+        user = self._deliverer(request, action, account)
         groups = os.getgrouplist(user.pw_name, user.pw_gid) if account is None else [user.pw_gid]
-        common, settings = self._plan(action, user, groups, action.kind == "mbox")
+        common, settings = self._plan(action, user, groups, request.source)
         with ExitStack() as undo:  # what was opened, where the next is refused
             mailbox = None
-            if action.kind == "mbox":
+            if common.assets:
                 mailbox = self._open_mbox(user)
                 undo.callback(os.close, mailbox)
             theirs_a, theirs_d = socket.socketpair()
@@ -103,7 +110,7 @@ class Agents:
             undo.callback(theirs_d.close)
             pid, ours = spawn(Process.AGENT, self.foreground)
             undo.pop_all()
-        agent = _Agent(pid, user.pw_name, action.name)
+        agent = _Agent(pid, user.pw_name, action.name, common.commands)
         self.running[pid] = agent
 
         def ready(_message: m.Ready) -> None:
@@ -129,6 +136,23 @@ class Agents:
         if mailbox is not None:
             channel.send(m.AgentMailbox(), mailbox)
 
+    def _action(self, request: m.AgentStart) -> ActionSettings:
+        action = self.actions.get(request.action)
+        if action is None or action.kind == "relay" or (request.source == "action" and action.kind not in _STORES):
+            raise AgentRefusal(f"action {request.action} has no agent", temporary=True)
+        if request.source == "alias" and not (action.alias_table or action.virtual_table):
+            raise AgentRefusal(f"action {request.action} has no aliases", temporary=True)
+        return action
+
+    def _deliverer(self, request: m.AgentStart, action: ActionSettings, account: Account | None) -> pwd.struct_passwd:
+        """Who the agent is. What an alias names has a user who owns nothing, whoever was asked for."""
+        if request.source != "alias":
+            return self._entry(request.user, account) if account else self._user(action.user or request.user)
+        try:
+            return passwd_entry(ALIAS_USER if self.privileged else pwd.getpwuid(os.getuid()).pw_name)
+        except KeyError:
+            raise AgentRefusal(f"there is no user {ALIAS_USER}: run smtpctl_ps setup", temporary=True) from None
+
     def _user(self, name: str) -> pwd.struct_passwd:
         try:
             user = passwd_entry(name)
@@ -151,19 +175,36 @@ class Agents:
         return pwd.struct_passwd((name, "", account.uid, account.gid, "", account.home, ""))
 
     def _plan(
-        self, action: ActionSettings, user: pwd.struct_passwd, groups: list[int], mbox: bool
+        self, action: ActionSettings, user: pwd.struct_passwd, groups: list[int], source: AgentSource
     ) -> tuple[m.Common, m.AgentSetup]:
         groups = groups if self.privileged else []
-        writable = () if mbox else (writable_root(action.maildir_path, user.pw_dir, user.pw_name),)
+        commands = action.runs_commands(source)
+        mbox = action.kind == "mbox" and not commands
+        writable: tuple[str, ...] = ()
+        if action.kind == "maildir" and not commands:
+            # Where another user delivers, the names of recipients are not known yet.
+            writable = (writable_root(action.maildir_path, user.pw_dir, "" if action.user else user.pw_name),)
         common = m.Common(
             root="", uid=user.pw_uid, gid=user.pw_gid, verbose=self.log.verbose, foreground=self.foreground,
             privileged=self.privileged, user=user.pw_name, groups=tuple(groups), writable=writable,
-            peers=1, assets=int(mbox),
+            peers=1, assets=int(mbox), commands=commands,
         )  # fmt: skip
-        settings = AgentSettings(
-            user.pw_name, user.pw_dir, action.name, "mbox" if mbox else "maildir", action.maildir_path, self.hostname
+        return common, m.AgentSetup(
+            AgentSettings(
+                user=user.pw_name,
+                home=user.pw_dir,
+                action=action.name,
+                kind=_agent_kind(action, source),
+                maildir_path=action.maildir_path,
+                hostname=self.hostname,
+                maildir_junk=action.maildir_junk,
+                source=source,
+                mda_command=_command(action) if commands and source == "action" else "",
+                wrapper=action.wrapper,
+                python=sys.executable if action.wrapper else "",
+                sub_address_delimiter=self.sub_address_delimiter,
+            )
         )
-        return common, m.AgentSetup(settings)
 
     def _open_mbox(self, user: pwd.struct_passwd) -> int:
         path = f"{self.mail_spool}/{user.pw_name}"
@@ -214,6 +255,23 @@ def _mail_gid(fallback: int) -> int:
         return fallback
 
 
+def _agent_kind(action: ActionSettings, source: AgentSource) -> Literal["maildir", "mbox", "mda", "targets"]:
+    if source != "action":
+        return "targets"
+    return "mda" if action.kind == "mda" or action.wrapper else "mbox" if action.kind == "mbox" else "maildir"
+
+
+def _command(action: ActionSettings) -> str:
+    """The command of an action; of a Maildir with a wrapper the one that stores the message."""
+    if action.kind == "mda":
+        return action.mda_command
+    path = action.maildir_path or "~/Maildir"
+    if path.startswith("~/"):
+        path = "%{user.directory}" + path[1:]
+    junk = ("-j",) if action.maildir_junk else ()
+    return store_command(sys.executable, "maildir", *junk, quoted(path))
+
+
 def writable_root(maildir_path: str, home: str, user: str) -> str:
     """The folder below which an agent may write: the fixed part of the path, as far as it exists.
 
@@ -221,11 +279,22 @@ def writable_root(maildir_path: str, home: str, user: str) -> str:
     """
     path = maildir_path or "~/Maildir"
     if path.startswith("~/"):
-        path = f"{home}/{path[2:]}"
-    path = path.replace("%{user.username}", user).replace("%{user.directory}", home)
-    fixed = path.split("%{", 1)[0]
-    if fixed != path:
-        fixed = fixed.rpartition("/")[0]
+        path = f"%{{user.directory}}/{path[2:]}"
+    try:
+        parts = parse_format(path).parts
+    except FormatError as error:
+        raise AgentRefusal(f"maildir path: {error}", temporary=True) from None
+    fixed = ""
+    for part in parts:
+        if isinstance(part, str):
+            fixed += part
+        elif part == Specifier("user.directory"):
+            fixed += home
+        elif user and part == Specifier("user.username"):
+            fixed += user
+        else:
+            fixed = fixed.rpartition("/")[0]  # the name that the rest is part of
+            break
     while fixed and not os.path.isdir(fixed):
         fixed = fixed.rpartition("/")[0]
     if fixed.strip("/") == "":

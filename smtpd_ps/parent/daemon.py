@@ -79,7 +79,7 @@ class Daemon:
         def make_agents(answer: Callable[..., None]) -> Agents:
             return Agents(
                 self.loop, self.log, dict(plan.actions), plan.hostname, self.privileged, self.foreground,
-                answer, self.forbidden_users, userbases=userbases,
+                answer, self.forbidden_users, userbases=userbases, sub_address_delimiter=plan.sub_address_delimiter,
             )  # fmt: skip
 
         def tell(process: Process, message: m.Message, *fds: int) -> None:
@@ -253,7 +253,9 @@ class Daemon:
         for one in self.generations.all():
             for agents in one.agents:
                 for pid, agent in agents.running.items():
-                    rows.append(m.ProcessRow(client, Process.AGENT, one.index, pid, agent.user, "", privileged))
+                    rows.append(m.ProcessRow(
+                        client, Process.AGENT, one.index, pid, agent.user, "", privileged, commands=agent.commands
+                    ))  # fmt: skip
         programs = [row for each in self.generations.all() for row in each.programs.rows(client, each.index)]
         for row in (*rows, *programs):
             self._tell_control(row)

@@ -34,6 +34,7 @@ class Plan:
     actions: Mapping[str, ActionSettings]
     tables: Mapping[str, str]  # paths of the file tables that lookup uses
     hostname: str
+    sub_address_delimiter: str
     queue: QueueSettings
     listeners: tuple[tuple[m.Listener, socket.socket], ...]  # smtp's; they belong to parent/listeners
     counts: Mapping[Process, int] = field(default_factory=dict)  # of smtp and delivery processes, where not one

@@ -72,6 +72,7 @@ def make_plan(slices: Slices, options: Options, paths: StatePaths, sockets: tupl
         actions=slices.actions,
         tables={asset.name: asset.path for asset in slices.assets if asset.kind == "table"},
         hostname=slices.smtp.hostname,
+        sub_address_delimiter=slices.lookup.sub_address_delimiter,
         queue=slices.queue,
         listeners=tuple(
             (m.Listener(listener.index), sock) for listener, sock in zip(slices.smtp.listeners, sockets, strict=True)

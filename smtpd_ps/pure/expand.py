@@ -72,11 +72,6 @@ class Action:
             settings.user,
         )
 
-    @property
-    def deliverer(self) -> str:
-        """`user`; but an LMTP server is told the recipient's name whoever delivers (QUIRKS 26)."""
-        return self.user if self.kind != "lmtp" else ""
-
 
 class Rules(Protocol):
     """The match rules of one client (match_rules.View)."""
@@ -305,7 +300,9 @@ class Run:
             return LIST_FAILED
         if action.kind == "forward-only":
             return LIST_UNSURE
-        self._deliveries.append(Delivery(action.name, node.address.text, action.deliverer or user))
+        extension = node.text.partition(self._delimiter)[2].lower()
+        # The recipient's name, whoever delivers: an LMTP server and a command are told it (QUIRKS 26).
+        self._deliveries.append(Delivery(action.name, node.address.text, user, extension=extension))
         return None
 
     def _expand_program(self, node: Node) -> Refused | None:

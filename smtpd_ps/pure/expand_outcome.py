@@ -23,6 +23,7 @@ class Delivery:
     target: str = ""
     source: TargetSource = ""
     forwarded: bool = False
+    extension: str = ""  # the sub-address of the user, in lower case
 
 
 @dataclass(frozen=True, slots=True)

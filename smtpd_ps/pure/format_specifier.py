@@ -1,6 +1,7 @@
 """Format specifiers: `%{rcpt.user[0:1]:lowercase}` in a path of smtpd.conf.
 
-Pure; runs in agents when a message is stored and in the parent when the configuration is checked.
+Pure; runs in agents when a message is stored and in the parent when the configuration is checked. What
+goes into a command is made harmless by pure/command_line instead.
 Expands addresses of strangers into file names, so whatever could mean something to a file system
 or a shell becomes `:` (smtpd.conf(5) FORMAT SPECIFIERS; OpenSMTPD's mda_variables.c).
 """
@@ -18,7 +19,7 @@ NAMES = frozenset({
 MODIFIERS = frozenset({"lowercase", "uppercase", "strip", "raw"})
 MAX_EXPANDED = 1024
 
-_SPECIFIER = re.compile(r"%\{([^}]*)\}")
+_SPECIFIER = re.compile(r"%%|%\{([^}]*)\}")
 _INSIDE = re.compile(r"([a-z.]+)(?:\[(-?\d{1,4})(?:(:)(-?\d{1,4})?)?\])?(?::([a-z|]+))?")
 _UNSAFE = re.compile(r"[^A-Za-z0-9@.+=_^\[\](),;<>\"\u0080-\U0010ffff-]")
 
@@ -50,18 +51,33 @@ class Format:
         return all(isinstance(part, str) or part.name.startswith("user.") for part in self.parts)
 
 
-def parse_format(text: str) -> Format:
-    """Cut `text` into its parts. Raises FormatError, naming the specifier that is wrong."""
+def parse_format(text: str, more_names: frozenset[str] = frozenset()) -> Format:
+    """Cut `text` into its parts; `%%` is a per cent sign. Raises FormatError, naming the specifier that is wrong.
+
+    `more_names` may be used without substring and modifier, beside NAMES.
+    """
     parts: list[str | Specifier] = []
+    literal = ""
     at = 0
     for found in _SPECIFIER.finditer(text):
-        parts.append(text[at : found.start()])
-        parts.append(_parse_specifier(found[1]))
+        between = text[at : found.start()]
+        _check_literal(between, text)
+        literal += between
         at = found.end()
-    parts.append(text[at:])
-    if any(isinstance(part, str) and "%{" in part for part in parts):
-        raise FormatError(f"a %{{ without its }} in {text}")
+        if found[0] == "%%":
+            literal += "%"
+            continue
+        name = found[1].lower()
+        parts += [literal, Specifier(name) if name in more_names else _parse_specifier(name)]
+        literal = ""
+    _check_literal(text[at:], text)
+    parts.append(literal + text[at:])
     return Format(tuple(part for part in parts if part != ""))
+
+
+def _check_literal(piece: str, text: str) -> None:
+    if "%{" in piece:
+        raise FormatError(f"a %{{ without its }} in {text}")
 
 
 def _parse_specifier(inside: str) -> Specifier:
@@ -98,6 +114,14 @@ def expand(format_: Format, values: Mapping[str, str], delimiter: str = "+") -> 
 
 
 def _expand_one(specifier: Specifier, values: Mapping[str, str], delimiter: str) -> str:
+    value = unsanitised(specifier, values, delimiter)
+    if "raw" in specifier.modifiers or specifier.name == "user.directory":
+        return value
+    return _UNSAFE.sub(":", value)
+
+
+def unsanitised(specifier: Specifier, values: Mapping[str, str], delimiter: str) -> str:
+    """The value with its modifiers, as the stranger wrote it: the caller must make it harmless."""
     value = values[specifier.name]
     for word in specifier.modifiers:
         match word:
@@ -107,10 +131,7 @@ def _expand_one(specifier: Specifier, values: Mapping[str, str], delimiter: str)
                 value = value.upper()
             case "strip":
                 value = _without_tag(value, delimiter)
-    value = substring(value, specifier)
-    if "raw" in specifier.modifiers or specifier.name == "user.directory":
-        return value
-    return _UNSAFE.sub(":", value)
+    return substring(value, specifier)
 
 
 def substring(value: str, specifier: Specifier) -> str:

@@ -1,6 +1,6 @@
 """Signals as loop events: a handler that only wakes the loop.
 
-Runs in the parent; parses nothing but the signal numbers the interpreter writes.
+Runs in the parent, and in agents that run commands; parses nothing but the signal numbers the interpreter writes.
 """
 
 import os

@@ -107,7 +107,7 @@ _GLOBALS = st.one_of(
     after("bounce warn-interval", st.lists(either(*_DELAYS), min_size=1, max_size=4).map(" , ".join)),
     either(
         "mta limit max-conn-per-host 3 session-keepalive 0 task-hiwat 9",
-        "mda limit max-session 1",
+        "mda limit max-session 1 max-session-per-user 3 task-hiwat 5",
         "scheduler limit max-inflight 77 max-schedule 4",
         "listen on socket",
         "listen on socket mask-src tag t no-dsn",
@@ -154,7 +154,8 @@ def listeners(draw: st.DrawFn) -> str:
 _LOCAL = st.one_of(
     either("mbox", "expand-only", "forward-only", "maildir", "maildir Mail",
            'maildir "/m/%{user.username}"', 'maildir "~/a b"', "lmtp localhost",
-           'lmtp "/run/l,m" rcpt-to', 'lmtp "[IPv6:::1]:24"')
+           'lmtp "/run/l,m" rcpt-to', 'lmtp "[IPv6:::1]:24"', "maildir junk",
+           "maildir Mail junk", 'mda "sort -a %{dest.user[0:4]:lowercase} %%"', "mda cat", 'mda "a \\"b\\" $x"')
 )  # fmt: skip
 _TABLES_OF_USERS = either("", "userbase <people>", 'userbase { bob = "1000:100:/home/b c" }')
 _EXPANSION = st.tuples(st.one_of(after("alias", _PAIRS), after("virtual", _PAIRS), either("")), _TABLES_OF_USERS)
@@ -226,14 +227,16 @@ def configuration_texts(draw: st.DrawFn) -> str:
     text = PREAMBLE + 'table hosts { "smtp://h1:26", h2 }\n'
     text += "".join(f"{line}\n" for line in draw(st.lists(_GLOBALS, max_size=4, unique_by=lambda line: line[:9])))
     text += "".join(f"{draw(_filter(f'g{index}'))}\n" for index in range(draw(st.integers(0, 3))))
+    text += 'mda wrapper w "nice %{mda}"\nmda wrapper "a wrapper" "x \'%{sender}\' %{mda} | y"\n'
     text += draw(listeners())
     names = ["first"]
     for index in range(draw(st.integers(0, 4))):
         name = draw(st.sampled_from([f"a{index}", f'"any {index}"', f'"{index}"']))
         names.append(name)
         method = draw(st.one_of(_RELAY, st.tuples(_LOCAL, _EXPANSION.map(" ".join)).map(" ".join)))
-        user = draw(either("", "user vmail", 'user "any"')) if method.startswith(("maildir", "lmtp")) else ""
-        text += f"action {name} {method} {user} {draw(either('', 'ttl 2d', 'ttl 90m'))}\n"
+        user = draw(either("", "user vmail", 'user "any"')) if method.startswith(("maildir", "lmtp", "mda")) else ""
+        wrapped = draw(either("", "wrapper w", 'wrapper "a wrapper"')) if method.startswith(("mda", "maildir")) else ""
+        text += f"action {name} {method} {user} {wrapped} {draw(either('', 'ttl 2d', 'ttl 90m'))}\n"
     for _ in range(draw(st.integers(1, 4))):
         target = draw(st.sampled_from(["reject", *(f"action {name}" for name in names)]))
         text += f"match {draw(_conditions())} {target}\n"

@@ -92,8 +92,7 @@ def test_tuned_benchmark_configurations(load_text, kind: str) -> None:
     assert (options.max_mails, options.max_inflight) == (100_000, 20_000)
     assert (options.max_connections_per_host, options.max_connections_per_route) == (20, 20)
     assert options.max_mails_per_connection == 1000
-    names = ["mta limit task-hiwat", "mta limit task-lowat",
-             "mta limit task-release", "mda limit max-session-per-user"]  # fmt: skip
+    names = ["mta limit task-hiwat", "mta limit task-lowat", "mta limit task-release"]
     assert [problem.text for problem in conf.warnings] == [
         f"{name} has no effect here: smtpd_ps has no such throttle" for name in names
     ]

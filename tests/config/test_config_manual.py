@@ -21,7 +21,7 @@ RESERVED = {"data-line", "noop", "quit", "recipient", "rset", "smtp-in", "smtp-o
 NOT_YET = {
     "admd", "chroot", "dhe", "expand-only", "forward-only", "group", "hostnames", "mask-src", "masquerade",
     "max-deferred", "no-dsn", "proc", "proc-exec", "proxy-v2", "received-auth", "senders", "srs", "userbase",
-    "verify", "wrapper",
+    "verify",
 }  # fmt: skip
 
 

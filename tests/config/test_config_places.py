@@ -50,7 +50,7 @@ def test_places_of_tokens(text: str, expected: list[tuple[int, int]]) -> None:
          'hostname, hostnames, inet4, inet6, mask-src, no-dsn, pki, port, protocols, proxy-v2, received-auth, '
          'senders, smtps, tag, tls, tls-require) or the end of the line, found "prt"; did you mean "port"?'),
         ("action a\\\n relai", "2:2: expected what the action does (expand-only, forward-only, lmtp, maildir, mbox, "
-         'relay), found "relai"; did you mean "relay"?'),
+         'mda, relay), found "relai"; did you mean "relay"?'),
         ("queue ttl 4", "1:11: expected the queue ttl with a unit: s, m, h or d, found the number 4"),
         ("match from any for any acton b", "1:24: expected a condition"),
         ("action receive mbox\nmatch action recieve",

@@ -60,7 +60,7 @@ EXPECTED = """\
 smtp limit max-mails 100 max-rcpt 1000 processes 1
 mta limit processes 1 max-conn-per-host 10 max-conn-per-route 5 max-conn-per-source 100 max-conn-per-connector 20 \
 max-conn-per-relay 100 max-conn-per-domain 100 session-mail-max 100 session-keepalive 10 max-failures-per-session 25
-mda limit max-session 50
+mda limit max-session 50 max-session-per-user 7
 scheduler limit max-inflight 5000
 smtp max-message-size 36700160
 smtp ciphers "HIGH:!aNULL:!MD5"
@@ -87,6 +87,8 @@ table people getpwnam
 ca roots cert "/roots"
 pki mx.example.org cert "/c" key "/k"
 
+mda wrapper nice "nice %{mda}"
+
 listen on socket tag inside
 # 192.0.2.1
 listen on if0 inet4 port 26 tls pki mx.example.org auth <users> hostname h.example tag t
@@ -97,6 +99,8 @@ action l lmtp localhost:25 rcpt-to alias <file>
 action out relay host { smtp+tls://l@a.example, b } tls no-verify pki mx.example.org auth <labels> helo h.example
 action shown relay mail-from "@h.example"
 action box mbox
+action spam maildir junk wrapper nice
+action sorted mda "sorter -f %{sender}" user vmail ttl 2h
 
 match from any mail-from "@x" for local action box
 match !from src { 10.0.0.0/8, "[::1]" } for domain a.example !tls auth tag "tag" action out
@@ -116,6 +120,7 @@ def test_the_printed_text(load_text) -> None:
         pki MX.example.org cert "/c"
         include "/inc"
         ca roots cert "/roots"
+        mda wrapper nice "nice %{mda}"
         table users { "any" = bob, "c d" => "" }
         table many { a b c d e }
         table file file:/etc/mail/x
@@ -131,6 +136,8 @@ def test_the_printed_text(load_text) -> None:
             helo h.example pki mx.example.org
         action shown relay mail-from "@h.example"
         action box mbox
+        action spam maildir junk wrapper nice
+        action sorted mda "sorter -f %{sender}" user vmail ttl 2h
         match from mail-from "@x" action box
         match ! from src { "10.0.0.0/8", "[::1]" } for domain a.example ! tls auth tag "tag" action out
         match for any from local reject

@@ -181,16 +181,35 @@ ACTION = [
     ("action", "1: expected the name of an action, found the end of the line"),
     ("action relay relay",
      '1: expected the name of an action, found the keyword "relay"; quote it to use it as a value'),
-    ("action a",
-     "1: expected what the action does (expand-only, forward-only, lmtp, maildir, mbox, relay), "
+    ("action a", "1: expected what the action does (expand-only, forward-only, lmtp, maildir, mbox, mda, relay), "
      "found the end of the line"),
     ("action a malidir",
-     '1: expected what the action does (expand-only, forward-only, lmtp, maildir, mbox, relay), '
+     '1: expected what the action does (expand-only, forward-only, lmtp, maildir, mbox, mda, relay), '
      'found "malidir"; did you mean "maildir"?'),
     ("action a relay\naction a mbox", '2: action "a" is already declared at CONF:1'),
-    ('action a mda "x"', "1: action mda is not supported yet"),
-    ("action a maildir junk", "1: junk is not supported yet"),
-    ("action a maildir wrapper w", "1: wrapper is not supported yet"),
+    ("action a mda", "1: expected the command of an mda, found the end of the line"),
+    ('action a mda ""', "1: the command of an mda: a command without words"),
+    ('action a mda "x %{sender"', "1: the command of an mda: a %{ without its } in x %{sender"),
+    ('action a mda "x %{mda}"', "1: the command of an mda: %{mda}: mda is not known"),
+    ('action a mda "x %{sender:shout}"', "1: the command of an mda: %{sender:shout}: shout is not a modifier"),
+    ('action a mda "x %{dest[a]}"', "1: the command of an mda: %{dest[a]} is not a format specifier"),
+    (f'action a mda "{"x" * 2001}"', "1: the command of an mda is longer than 2000 bytes"),
+    ("action a maildir junk junk",
+     "1: expected an option of maildir (alias, ttl, user, userbase, virtual, wrapper) or the end of the line, "
+     'found the keyword "junk"'),
+    ("action a mbox junk",
+     "1: expected an option of mbox (alias, ttl, user, userbase, virtual, wrapper) or the end of the line, "
+     'found the keyword "junk"'),
+    ("action a maildir wrapper w", '1: mda wrapper "w" is not declared'),
+    ('mda wrapper nice "nice %{mda}"\naction a mda x wrapper nise',
+     '2: mda wrapper "nise" is not declared; did you mean "nice"?'),
+    ('mda wrapper w "w %{mda}"\naction a mbox wrapper w',
+     "2: wrapper cannot be given with mbox, which is no command here"),
+    ('mda wrapper w "w %{mda}"\naction a lmtp "/l" wrapper w',
+     "2: wrapper cannot be given with lmtp, which is no command here"),
+    ('mda wrapper w "w %{mda}"\naction a mda x wrapper w wrapper w',
+     "2: wrapper is already given for this action"),
+    ('action a mda x wrapper w\nmda wrapper w "w %{mda}"', '1: mda wrapper "w" is not declared'),
     ('action a maildir ""', "1: the path of a maildir may not be empty"),
     (f"action a maildir {'m' * 1023}", "1: the path of a maildir is longer than 1024 bytes"),
     ('action a maildir "%{usr}"', '1: %{usr}: usr is not known'),
@@ -201,7 +220,7 @@ ACTION = [
     ("action a expand-only user bob", "1: user cannot be given with expand-only"),
     ("action a forward-only user bob", "1: user cannot be given with forward-only"),
     ("action a expand-only maildir",
-     '1: expected an option of expand-only (alias, ttl, user, userbase, virtual) or the end of the line, '
+     '1: expected an option of expand-only (alias, ttl, user, userbase, virtual, wrapper) or the end of the line, '
      'found the keyword "maildir"'),
     ("action a maildir userbase <list>",
      '4: userbase needs a mapping such as { key = value }, but table "list" is a list'),
@@ -222,11 +241,11 @@ ACTION = [
      "1: expected the ttl with a unit: s, m, h or d, found the number 7"),
     ("action a maildir ttl 7w", '1: the ttl is a positive number and s, m, h or d, such as 4d: "7w"'),
     ("action a maildir 5",
-     '1: expected an option of maildir (alias, ttl, user, userbase, virtual) or the end of the line, '
+     "1: expected an option of maildir (alias, ttl, user, userbase, virtual, wrapper) or the end of the line, "
      'found the number 5'),
     ('action a lmtp "/l" alais <map>',
-     '4: expected an option of lmtp (alias, ttl, user, userbase, virtual) or the end of the line, found "alais"; '
-     'did you mean "alias"?'),
+     '4: expected an option of lmtp (alias, ttl, user, userbase, virtual, wrapper) or the end of the line, found '
+     '"alais"; did you mean "alias"?'),
     (f'action a lmtp "/{"l" * 103}"', "1: the path of a socket has at most 103 bytes"),
     ("action a lmtp localhost:x", '1: "x" is not a port number (1 to 65535)'),
     ("action a lmtp", "1: expected an absolute socket path or host:port, found the end of the line"),
@@ -382,7 +401,13 @@ GLOBAL = [
      'a value that starts with "-" must be quoted'),
     ("queue encryption stdin x", '1: expected the end of the line, found "x"'),
     ("mta max-deferred 5", "1: mta max-deferred is not supported yet"),
-    ('mda wrapper w "x"', "1: mda wrapper is not supported yet"),
+    ("mda wrapper", "1: expected the name of a wrapper, found the end of the line"),
+    ("mda wrapper w", "1: expected the command of a wrapper, found the end of the line"),
+    ('mda wrapper w ""', "1: the command of a wrapper: a command without words"),
+    ('mda wrapper w "x %{mda:raw}"', "1: the command of a wrapper: %{mda:raw}: mda is not known"),
+    ('mda wrapper w "x %{mda}"\nmda wrapper w "y %{mda}"', '2: mda wrapper "w" is already declared at CONF:1'),
+    ("mda limit max-session-per-user 0",
+     "1: mda limit max-session-per-user must be at least 1 and at most 4294967295, found 0"),
     ("mta limit for domain a.example max-conn-per-host 5", "1: mta limit for domain is not supported yet"),
     ("mta limit max-conn-per-host 5 inet6", "1: mta limit inet6 is not supported yet"),
     ("smtp", '1: expected "ciphers" or "limit" or "max-message-size" or "sub-addr-delim", found the end of the line'),

@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from smtpd_ps.config.directives.tls_options import cipher_list
+from smtpd_ps.config.model import Wrapper
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.config.units import delay_secs, size_bytes
 from smtpd_ps.contract.values import MAX_INSTANCES
+from smtpd_ps.pure.command_line import parse_command
+from smtpd_ps.pure.format_specifier import FormatError
 
 MAX_WARNINGS = 4
+MAX_COMMAND = 2000  # bytes; contract.values.Line holds a few more characters
 QUEUE_KEY_BYTES = 32
 DAY_SECS = 86400
 MAX_SRS_DAYS = 1000  # an address carries ten bits of the day
@@ -66,7 +70,7 @@ MTA_LIMITS = {
 }
 MDA_LIMITS = {
     "max-session": Limit("max_agents", 1),
-    "max-session-per-user": _NONE,
+    "max-session-per-user": Limit("max_sessions_per_user", 1),
     "task-hiwat": _NONE,
     "task-lowat": _NONE,
     "task-release": _NONE,
@@ -203,9 +207,38 @@ def mta(p: Parser) -> None:
 
 
 def mda(p: Parser) -> None:
-    """`mda limit`."""
-    _subject(p, "limit", unsupported=("wrapper",))
-    _limits(p, MDA_LIMITS)
+    """`mda limit`, `mda wrapper`."""
+    if _subject(p, "limit", "wrapper").text == "limit":
+        _limits(p, MDA_LIMITS)
+    else:
+        _wrapper(p)
+
+
+def _wrapper(p: Parser) -> None:
+    """`wrapper NAME COMMAND`."""
+    where = p.where
+    name = p.name("the name of a wrapper", blanks=True)
+    known = p.draft.wrappers.get(name)
+    if known is not None:
+        p.draft.report(where, f'mda wrapper "{name}" is already declared at {known.where.path}:{known.where.line}')
+    with p.draft.declaring("wrapper", name):
+        token = p.peek()
+        command = command_argument(p, "the command of a wrapper", wrapper=True)
+    if command and "%{mda}" not in command.lower():
+        p.warn(token, "a wrapper without %{mda} takes the place of the delivery itself")
+    p.draft.wrappers.setdefault(name, Wrapper(name, command, where))
+
+
+def command_argument(p: Parser, what: str, wrapper: bool = False) -> str:
+    """A command with format specifiers; "" where it is reported."""
+    token = p.peek()
+    command = p.string(what, MAX_COMMAND)
+    try:
+        parse_command(command, wrapper)
+    except FormatError as error:
+        p.report(token, f"{what}: {error}")
+        return ""
+    return command
 
 
 def scheduler(p: Parser) -> None:
