@@ -163,6 +163,9 @@ ROUTES: tuple[Route, ...] = (
     Route(181, m.ProgramGone, ((PARENT, LOOKUP),), _SERVE, 16 * KIB),
     Route(182, m.ProgramFailed, ((LOOKUP, PARENT),), _SERVE, 512),
     Route(183, m.ProgramRow, ((PARENT, CONTROL), (CONTROL, CLIENT)), _SERVE, 4 * KIB),
+    Route(184, m.TableUpdate, ((PARENT, LOOKUP),), _SERVE, 1 * KIB, answer="TableRead"),
+    Route(185, m.ShowPrograms, ((CLIENT, CONTROL), (CONTROL, LOOKUP)), _SERVE, 64, answer="ProgramState, Done"),
+    Route(186, m.ProgramState, ((LOOKUP, CONTROL), (CONTROL, CLIENT)), _SERVE, 16 * KIB),
     # The operator and the queue.
     Route(200, m.PauseEnvelope, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
     Route(201, m.Discover, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),

@@ -54,10 +54,12 @@ TableUse = Literal[
 
 
 class TableSettings(Value, frozen=True):
-    """A table. `source` "file" or "db" means that its bytes come as an Asset of the same name."""
+    """A table. `source` "file" or "db" means that its bytes come as an Asset of the same name, "program"
+    that it is asked of the table program of that name (messages.Program).
+    """
 
     name: Name
-    source: Literal["inline", "file", "db"]
+    source: Literal["inline", "file", "db", "program"]
     kind: Literal["list", "map"]  # of an inline table; a file says itself
     entries: Annotated[tuple[tuple[Line, Line], ...], Meta(max_length=100_000)] = ()  # a list has "" values
     path: Path = ""  # of a file, for messages only

@@ -246,6 +246,30 @@ class ProgramRow(Message, frozen=True):
     privileged: bool
 
 
+class ShowPrograms(Message, frozen=True):
+    """How the filter or table programs of the serving generation do."""
+
+    client: U32
+    kind: ProgramKind
+
+
+class ProgramState(Message, frozen=True):
+    """One program, as lookup knows it. Latencies are percentiles of the newest answers, in microseconds."""
+
+    client: U32
+    kind: ProgramKind
+    name: Name
+    state: Literal["running", "registering", "not running"]
+    starts: U32
+    in_flight: U32
+    asked: U63
+    failed: U63  # answered with an error, late or not at all
+    p50_usecs: U63 = 0
+    p95_usecs: U63 = 0
+    p99_usecs: U63 = 0
+    offers: Line = ""  # what it registered, with blanks between
+
+
 class Done(Message, frozen=True):
     """End of an answer. `count` is of envelopes concerned."""
 

@@ -50,6 +50,13 @@ class TableFile(Message, frozen=True):
     name: Name
 
 
+class TableUpdate(Message, frozen=True):
+    """Have the program of a table read again what it reads."""
+
+    client: U32  # the operator who waits for TableRead
+    name: Name
+
+
 class TableRead(Message, frozen=True):
     """The new table is in use, or (`ok` false) the old one stays; `text` says why, a line an error."""
 
