@@ -10,7 +10,7 @@ import msgspec
 
 from smtpd_ps.cli.ask import parts
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.values import envelope_id_text, message_id_text
+from smtpd_ps.contract.values import ProgramKind, envelope_id_text, message_id_text
 
 
 def _json(value: Any) -> None:
@@ -106,4 +106,20 @@ def status(state_dir: str | None, json: bool) -> int:
     else:
         for line in sorted(lines):
             print(line)
+    return 0
+
+
+def programs(state_dir: str | None, kind: ProgramKind, json: bool) -> int:
+    """Print how each filter or table program does, a line each."""
+    for row in parts(state_dir, m.ShowPrograms(0, kind), m.ProgramState):
+        restarts = max(0, row.starts - 1)
+        if json:
+            record = {name: getattr(row, name) for name in row.__struct_fields__ if name not in ("client", "starts")}
+            _json(record | {"restarts": restarts})
+            continue
+        latencies = "/".join(f"{usecs / 1000:.1f}" for usecs in (row.p50_usecs, row.p95_usecs, row.p99_usecs))
+        print(
+            f"{row.name}: {row.state}, {restarts} restarts, {row.in_flight} in flight, {row.asked} asked, "
+            f"{row.failed} failed, latency {latencies} ms (50/95/99 %), offers {row.offers or 'nothing'}"
+        )
     return 0

@@ -72,6 +72,7 @@ class Commands:
             Command(("show", "queue"), self._show_queue, ("[message-id]",)),
             Command(("show", "stats"), lambda _given: shows.stats(self._state_dir, self._json)),
             Command(("show", "status"), lambda _given: shows.status(self._state_dir, self._json)),
+            Command(("show", "tables"), lambda _given: shows.programs(self._state_dir, "table", self._json)),
             Command(("spf", "walk"), self._spf_walk, ("[-4|-6]", "...")),
             Command(("stop",), lambda _given: self._order(m.Stop(0))),
             Command(("top",), lambda _given: self._top()),

@@ -149,6 +149,7 @@ def compile_settings(
         control=_bounded(conf, ControlSettings(allowed_uid=allowed_uid)),
         assets=_assets(conf, tables, listening, relaying),
         actions=MappingProxyType(actions),
+        programs=tuple(program_of(table) for table in tables if table.kind == "program"),
         counts={Process.SMTP: conf.options.smtp_processes, Process.DELIVERY: conf.options.delivery_processes},
         queue_key=queue_key,
     )
@@ -373,11 +374,19 @@ def _lookup(
 
 
 def _table(table: Table, uses: tuple[TableUse, ...]) -> TableSettings:
+    if table.kind == "program":
+        return TableSettings(name=table.name, source="program", kind="map", uses=uses)
     if table.kind == "file" or table.kind == "db":
         return TableSettings(name=table.name, source=table.kind, kind="map", path=table.path, uses=uses)
     assert table.kind != "getpwnam"  # asked of the parent, which is what happens without a table as well
     entries = tuple((key.lower(), value) for key, value in table.entries)  # table(5): keys have no case
     return TableSettings(name=table.name, source="inline", kind=table.kind, entries=entries, uses=uses)
+
+
+def program_of(table: Table) -> ProgramSettings:
+    """The program of a table. One of a type sees the table's name as its own, as with OpenSMTPD."""
+    title = "" if table.source.startswith("proc-exec:") else table.name
+    return ProgramSettings(table.name, "table", table.words, table.shell, title=title)
 
 
 def _used_tables(conf: Configuration) -> tuple[Table, ...]:

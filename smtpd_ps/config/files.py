@@ -8,6 +8,8 @@ import os
 import pwd
 import stat
 
+from smtpd_ps.config.commands import faults
+from smtpd_ps.config.compile import program_of
 from smtpd_ps.config.model import Configuration, Problem, Table, Where
 from smtpd_ps.contract.settings import TableUse
 
@@ -34,6 +36,11 @@ def check_files(conf: Configuration) -> tuple[Problem, ...]:
         if table.path:
             problems += _check(table.where, f'file of table "{table.name}"', table.path, None, b"")
             problems += _exposed(table) if table.name in secret else []
+        elif table.kind == "program":
+            problems += [
+                Problem(table.where.path, table.where.line, f'table "{table.name}": {text}', warning=warning)
+                for text, warning in faults(program_of(table), os.geteuid() == 0)
+            ]
     problems += _exposed_key(conf)
     return tuple(problems)
 

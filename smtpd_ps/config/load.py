@@ -20,6 +20,7 @@ MAX_LISTENERS = 255  # contract.settings.SmtpSettings, the local socket being on
 MAX_PKI = 64
 MAX_ACTIONS = 4096
 MAX_TABLES = 4096
+MAX_PROGRAMS = 100  # three pipes each, of lookup's 2,048 descriptors
 MAX_RULES = 10_000
 MAX_FILTERS = 1024
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -100,6 +101,7 @@ def _check(draft: Draft, path: str) -> None:
         ("pki", len(draft.pki), MAX_PKI),
         ("actions", len(draft.actions), MAX_ACTIONS),
         ("tables", len(draft.tables), MAX_TABLES),
+        ("programs", sum(table.kind == "program" for table in draft.tables.values()), MAX_PROGRAMS),
         ("match rules", len(draft.rules), MAX_RULES),
         ("filters", len(draft.filters), MAX_FILTERS),
     )

@@ -58,7 +58,7 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-TableKind = Literal["list", "map", "file", "db", "getpwnam"]
+TableKind = Literal["list", "map", "file", "db", "getpwnam", "program"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,9 @@ class Table:
     entries: tuple[tuple[str, str], ...]  # inline; a list has "" values
     path: str  # of a file or database
     where: Where
+    source: str = ""  # of a program: as it is written
+    words: tuple[str, ...] = ()  # and its command (contract.settings.ProgramSettings)
+    shell: bool = False
 
 
 @dataclass(frozen=True, slots=True)

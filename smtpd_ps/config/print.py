@@ -99,6 +99,8 @@ def _tables(conf: Configuration) -> Iterator[str]:
                 source = word(table.path)
             case "db":
                 source = word(f"db:{table.path}")
+            case "program":
+                source = word(table.source)
             case "getpwnam":
                 source = "getpwnam"
             case _:

@@ -28,6 +28,7 @@ class Sender(Protocol):
 
 _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
     m.Explain: (Process.LOOKUP,),
+    m.ShowPrograms: (Process.LOOKUP,),
     m.ShowQueue: (Process.QUEUE,),
     m.ShowEnvelope: (Process.QUEUE,),
     m.ShowMessage: (Process.QUEUE,),
@@ -56,7 +57,10 @@ def answerers(request: m.Message) -> tuple[Process, ...]:
     return _ANSWERERS[type(request)]
 
 
-_Part = m.TextPart | m.BytesPart | m.QueueRow | m.CorruptRow | m.ProcessRow | m.ProgramRow | m.ExplainStep
+_Part = (
+    m.TextPart | m.BytesPart | m.QueueRow | m.CorruptRow | m.ProcessRow | m.ProgramRow | m.ProgramState
+    | m.ExplainStep
+)  # fmt: skip
 Peer = tuple[Process, int]  # with its seat; 0 for those that last
 
 
@@ -121,7 +125,11 @@ class Desk:
     def handlers(self, peer: Process, seat: int = 0) -> dict[type[m.Message], Callable[..., None]]:
         """What `peer` may answer."""
         if peer is Process.LOOKUP:
-            return {m.ExplainStep: self._on_part, m.Done: lambda done: self._answered((peer, seat), done)}
+            return {
+                m.ExplainStep: self._on_part,
+                m.ProgramState: self._on_part,
+                m.Done: lambda done: self._answered((peer, seat), done),
+            }
         rows: dict[type[m.Message], Callable[..., None]] = {}
         if peer is Process.PARENT:
             rows[m.ProgramRow] = self._on_part

@@ -9,7 +9,7 @@ from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.credentials import schemes_in
 from smtpd_ps.lookup.desk import Desk
 from smtpd_ps.lookup.files import FilesError, read_files
-from smtpd_ps.lookup.password_hash import PasswordHashes
+from smtpd_ps.lookup.password_hash import SCHEMES, PasswordHashes
 from smtpd_ps.lookup.programs import Programs
 from smtpd_ps.osdep import crypt_r
 from smtpd_ps.pure.relay_url import RelayUrlError
@@ -28,6 +28,8 @@ def main() -> None:
         files = read_files(settings, child.assets)
         hashes = PasswordHashes(crypt_r.load())
         missing = hashes.preload(schemes_in(files.tables))
+        if any(table.source == "program" and "credentials" in table.uses for table in settings.tables):
+            hashes.preload(SCHEMES)  # nobody knows which of them the program will name
         checking = Checking(child.loop, hashes)
         programs = Programs(child.loop, child.log.warning)
         desk = Desk(
@@ -46,6 +48,9 @@ def main() -> None:
     def meet_programs() -> None:
         for message, fds in child.programs:
             programs.started(message, *fds)
+        wrong = desk.await_programs()
+        if wrong:
+            child.fail("; ".join(wrong))
 
     child.confine(meet_programs)
     checking.start()

@@ -13,7 +13,10 @@ from smtpd_ps.contract.messages import AuthReply, AuthRequest, SystemAuth, Syste
 from smtpd_ps.lookup.checking import Checking
 from smtpd_ps.lookup.password_hash import Verdict, scheme_by_start, scheme_of
 from smtpd_ps.lookup.sessions import Sessions
+from smtpd_ps.lookup.table_asking import TableAsking
+from smtpd_ps.lookup.table_client import Answer
 from smtpd_ps.pure.table import Table, TableUnreadable
+from smtpd_ps.pure.table_program import ProgramTable
 from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.loop import Loop, Timer
 
@@ -61,13 +64,15 @@ class Credentials:
         sessions: Sessions,
         tables: Mapping[str, Table],
         checking: Checking,
+        asking: TableAsking,
         reply: Callable[[AuthReply], None],
         ask_system: Callable[[SystemAuth], None],
         warn: Callable[[str], None],
     ) -> None:
         self._loop, self._sessions, self._tables, self._checking = loop, sessions, tables, checking
-        self._reply, self._ask_system, self._warn = reply, ask_system, warn
+        self._asking, self._reply, self._ask_system, self._warn = asking, reply, ask_system, warn
         self._stand_ins: dict[str, _Hashes] = {}
+        self._seen_hashes: dict[str, str] = {}  # a good one of each table of a program
         self._system: dict[int, tuple[Callable[[Say], None], Timer]] = {}
         self._last = 0
 
@@ -107,16 +112,59 @@ class Credentials:
             self._warn(f"smtp asked for a table that is not there: {request.table}")
             conclude("error")
             return
+        if isinstance(table, ProgramTable):
+            self._by_program(table.name, request, conclude)
+            return
         try:
             value = table.get(request.user) if request.user else None
-            stored = stored_hash(value) if value is not None else ""
-            known = scheme_of(stored) != ""
-            if not known:
-                stored = self._stand_in(request.table, table, request.user)
+            self._check(request, value, lambda: self._stand_in(request.table, table, request.user), conclude)
         except TableUnreadable as error:
             self._warn(str(error))
             conclude("error")
-            return
+
+    def _by_program(self, table: str, request: AuthRequest, conclude: Callable[[Say], None]) -> None:
+        """Let the program check the password itself, if it offers that; else ask it for the hash.
+
+        The password goes to it as the client gave it, and nowhere else.
+        """
+
+        def failed(answer: Answer) -> bool:
+            if answer.status == "error":
+                self._warn(answer.why)
+                conclude("error")
+            return answer.status == "error"
+
+        def checked(answer: Answer) -> None:
+            if not failed(answer):
+                conclude("ok" if answer.status == "found" else "no")
+
+        def found(answer: Answer) -> None:
+            if failed(answer):
+                return
+            value = answer.value if answer.status == "found" else None
+            if value is not None and scheme_of(stored_hash(value)):
+                self._seen_hashes.setdefault(table, stored_hash(value))
+            self._check(request, value, lambda: self._seen_hashes.get(table, DUMMY), conclude)
+
+        client = self._asking.clients[table]
+        if "auth" not in client.services:
+            client.lookup("credentials", request.user.lower(), found)
+        elif not request.user or ":" in request.user:
+            conclude("no")  # the colon ends the user's name
+        else:
+            client.check("auth", f"{request.user}:{request.password}", checked)
+
+    def _check(
+        self, request: AuthRequest, value: str | None, stand_in: Callable[[], str], conclude: Callable[[Say], None]
+    ) -> None:
+        """Check the password with the entry `value`; `stand_in` gives a hash to check where it has none.
+
+        Raises what `stand_in` raises.
+        """
+        stored = stored_hash(value) if value is not None else ""
+        known = scheme_of(stored) != ""
+        if not known:
+            stored = stand_in()
         if value is not None and not known:
             self._warn(f"table {request.table}: the hash of {request.user} is malformed; it never matches")
 

@@ -28,6 +28,8 @@ from smtpd_ps.lookup.recipients import Recipients, SrsReader
 from smtpd_ps.lookup.relay_routes import RelayRoutes
 from smtpd_ps.lookup.resolver import Resolver
 from smtpd_ps.lookup.sessions import Sessions
+from smtpd_ps.lookup.table_asking import TableAsking
+from smtpd_ps.lookup.table_programs import TablePrograms
 from smtpd_ps.lookup.table_updates import TableUpdates
 from smtpd_ps.pure.expand import Action, Expander, account_in
 from smtpd_ps.pure.match_rules import RuleBook
@@ -77,31 +79,46 @@ class Desk:
         resolver = Resolver(loop, Servers(loop, files.resolver))
         book = AddressBook(loop, resolver, files.hosts, has_global_ipv6(settings.local_addresses))
         to = self._to
+        self._table_programs = TablePrograms(loop, settings, self._programs, warn)
+        self._asking = asking = TableAsking(files.asked, self._table_programs.clients)
         rules, expander = self._rules(), self._expander()
         self._expander_now = expander
         srs = _srs_reader(settings.srs)
-        self.sessions = Sessions(rules)
+        self.sessions = Sessions(rules, asking)
         self._listeners = ListenerDesk(
             settings.listeners, self.sessions, files.tables, settings.sub_address_delimiter, self._to_smtp, warn
         )
         self._knowledge = Knowledge(loop, to(Process.PARENT), warn)
         self._recipients = Recipients(
-            loop, self.sessions, expander, self._knowledge, self._listeners.allows,
+            loop, self.sessions, asking, expander, self._knowledge, self._listeners.allows,
             to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn, srs,
         )  # fmt: skip
+        self.sessions.decide = self._recipients.decide
         self._credentials = Credentials(
-            loop, self.sessions, files.tables, checking, self._to_smtp, to(Process.PARENT), warn
+            loop, self.sessions, files.tables, checking, asking, self._to_smtp, to(Process.PARENT), warn
         )
         self._names = Peers(loop, resolver, book)
         self._routes = RelayRoutes(
-            loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn
+            loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn, asking
         )  # fmt: skip
         self._updates = TableUpdates(settings, files.tables, hashes, checking, self._swap, to(Process.PARENT))
         self._explanations = Explanations(
-            settings, rules, expander, self._names, self._knowledge, self._routes, to(Process.CONTROL), srs
+            settings,
+            rules,
+            expander,
+            self._names,
+            self._knowledge,
+            self._routes,
+            to(Process.CONTROL),
+            srs,
+            asking,
         )
         self._filters = FilterDesk(loop, settings, files.tables, resolver, self._to_smtp, inform, warn)
         self._warn = warn
+
+    def await_programs(self) -> tuple[str, ...]:
+        """Give programs their time to register; what is wrong then. For the set-up."""
+        return self._table_programs.await_services()
 
     def _rules(self) -> RuleBook:
         settings = self._settings
@@ -173,7 +190,7 @@ class Desk:
             case Process.QUEUE:
                 return {m.BounceQuery: self._recipients.bounced}
             case Process.CONTROL:
-                return {m.Explain: self._explanations.requested}
+                return {m.Explain: self._explanations.requested, m.ShowPrograms: self._show_programs}
             case Process.PARENT:
                 return {
                     m.UserInfo: self._knowledge.user_info,
@@ -184,6 +201,7 @@ class Desk:
                     m.UserbaseQuery: self._userbase,
                     m.SystemAuthReply: self._credentials.system_replied,
                     m.TableFile: self._updates.requested,
+                    m.TableUpdate: self._update_table,
                     m.Program: self._programs.started,
                     m.ProgramGone: self._programs.ended,
                 }
@@ -200,8 +218,7 @@ class Desk:
         self._filters.opened(query.session, query.listener, session)
 
         def done(name: str, confirmed: bool, told: bool) -> None:
-            for request in self.sessions.named(session, name, told):
-                self._recipients.decide(session, request)
+            self.sessions.named(session, name, told)
             if self.sessions.get(query.session) is session:
                 self._to_smtp(m.PeerInfo(query.session, name, confirmed))
                 self._filters.named(query.session, confirmed)
@@ -214,11 +231,31 @@ class Desk:
 
     def _userbase(self, query: m.UserbaseQuery) -> None:
         """The parent starts an agent for a user of a userbase."""
-        info = m.UserbaseInfo(query.query, temporary=True)
         action = self._expander_now.actions.get(query.action)
-        if action is not None and action.userbase is not None:
+        userbase = action.userbase if action is not None else None
+        unsure = m.UserbaseInfo(query.query, temporary=True)
+
+        def find() -> m.UserbaseInfo:
+            if userbase is None:
+                return unsure
             try:
-                info = m.UserbaseInfo(query.query, account_in(action.userbase, query.user))
-            except (ValueError, TableUnreadable) as error:
-                self._warn(f"table {action.userbase.name}, user {query.user}: {error}")
-        self._to(Process.PARENT)(info)
+                return m.UserbaseInfo(query.query, account_in(userbase, query.user))
+            except ValueError as error:
+                raise TableUnreadable(f"table {userbase.name}, user {query.user}: {error}") from None
+
+        def found(info: m.UserbaseInfo | TableUnreadable, _heard: object) -> None:
+            if isinstance(info, TableUnreadable):
+                self._warn(str(info))
+                info = unsure
+            self._to(Process.PARENT)(info)
+
+        self._asking.run(find, found)
+
+    def _update_table(self, request: m.TableUpdate) -> None:
+        self._table_programs.update(request, self._to(Process.PARENT))
+
+    def _show_programs(self, request: m.ShowPrograms) -> None:
+        states = self._programs.states(request.client, request.kind)
+        for state in states:
+            self._to(Process.CONTROL)(state)
+        self._to(Process.CONTROL)(m.Done(request.client, True, count=len(states)))

@@ -15,9 +15,10 @@ from smtpd_ps.contract.values import RouteHost, TlsUse
 from smtpd_ps.lookup.knowledge import Answers, Knowledge
 from smtpd_ps.lookup.peers import Peers
 from smtpd_ps.lookup.relay_routes import RelayRoutes
+from smtpd_ps.lookup.table_asking import Known, TableAsking
 from smtpd_ps.pure.address import AddressError, parse_path, split
 from smtpd_ps.pure.expand import Expander
-from smtpd_ps.pure.expand_outcome import Delivery, Needed, Refused
+from smtpd_ps.pure.expand_outcome import Accepted, Delivery, Needed, Outcome, Refused
 from smtpd_ps.pure.expand_questions import Answer, Question
 from smtpd_ps.pure.expand_trace import Step, expand_traced
 from smtpd_ps.pure.match_rules import LOCAL, Facts, RuleBook, Source
@@ -49,12 +50,14 @@ class Explanations:
         routes: RelayRoutes,
         send: Callable[[m.Message], None],
         srs: Callable[[str], str | None] | None = None,
+        asking: TableAsking | None = None,
     ) -> None:
         self._srs = srs
         self._hostname = settings.hostname
         self._settings = {action.name: action for action in settings.actions}
         self._rules, self._expander, self._names = rules, expander, names
         self._knowledge, self._routes, self._send = knowledge, routes, send
+        self._asking = asking or TableAsking()
 
     def use(self, rules: RuleBook, expander: Expander) -> None:
         """Answer by these from now on: a table was read again."""
@@ -79,30 +82,48 @@ class Explanations:
 
             self._names.ask(request.address, named)
 
-    def _run(self, request: m.Explain, name: str | None, sender: str, recipient: str, known: Answers) -> None:
+    def _run(
+        self,
+        request: m.Explain,
+        name: str | None,
+        sender: str,
+        recipient: str,
+        known: Answers,
+        heard: Known | None = None,
+    ) -> None:
         """Expand; where something must be asked, again once it is known."""
 
         def answer(question: Question) -> Answer | None:
             return known.get(question) or self._knowledge.known(question)
 
-        user = request.user or None
-        direct = self._rules.view(Source(request.address, request.tag, user, False, name))
-        inner = self._rules.view(Source(request.address, request.tag, user, True, name))
-        facts = Facts(request.helo.lower(), request.tls, sender.lower(), "", "")
         original = self._srs(recipient) if self._srs is not None and not sender else None
-        first = direct if original is None else inner
-        try:
-            outcome, steps = expand_traced(self._expander, original or recipient, facts, first, inner, answer)
-        except TableUnreadable as error:
-            self._send(m.Done(request.client, False, str(error)))
-            return
-        if original is not None:
-            steps = (Step(0, "address", recipient, f"is the SRS address of {original}"), *steps)
-        if isinstance(outcome, Needed):
-            self._knowledge.ask(
-                outcome.questions, lambda more: self._run(request, name, sender, recipient, {**known, **more})
-            )
-            return
+
+        def expand() -> tuple[Outcome, tuple[Step, ...]]:
+            user = request.user or None
+            direct = self._rules.view(Source(request.address, request.tag, user, False, name))
+            inner = self._rules.view(Source(request.address, request.tag, user, True, name))
+            facts = Facts(request.helo.lower(), request.tls, sender.lower(), "", "")
+            first = direct if original is None else inner
+            return expand_traced(self._expander, original or recipient, facts, first, inner, answer)
+
+        def expanded(result: tuple[Outcome, tuple[Step, ...]] | TableUnreadable, heard: Known) -> None:
+            if isinstance(result, TableUnreadable):
+                self._send(m.Done(request.client, False, _cut(str(result))))
+                return
+            outcome, steps = result
+            if original is not None:
+                steps = (Step(0, "address", recipient, f"is the SRS address of {original}"), *steps)
+            if isinstance(outcome, Needed):
+                self._knowledge.ask(
+                    outcome.questions,
+                    lambda more: self._run(request, name, sender, recipient, {**known, **more}, heard),
+                )
+            else:
+                self._show(request, recipient, outcome, steps)
+
+        self._asking.run(expand, expanded, heard)
+
+    def _show(self, request: m.Explain, recipient: str, outcome: Accepted | Refused, steps: tuple[Step, ...]) -> None:
         for step in steps:
             self._tell(request.client, step)
         if isinstance(outcome, Refused):

@@ -5,7 +5,7 @@ Runs in lookup before confinement; parses files of the operator.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smtpd_ps.contract.messages import Asset
 from smtpd_ps.contract.settings import LookupSettings
@@ -13,6 +13,7 @@ from smtpd_ps.lookup.table_db import read_db
 from smtpd_ps.pure import hosts_file
 from smtpd_ps.pure.hosts_file import Hosts, ResolverSettings
 from smtpd_ps.pure.table import MAX_TABLE_BYTES, Table, TableError, from_settings
+from smtpd_ps.pure.table_program import Asked, program_table
 from smtpd_ps.pure.table_uses import checked, parse_file
 
 _CHUNK = 1 << 20
@@ -33,6 +34,7 @@ class Files:
     tables: dict[str, Table]
     resolver: ResolverSettings
     hosts: Hosts
+    asked: Asked = field(default_factory=Asked)  # what tables of programs read
 
 
 def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) -> Files:
@@ -52,12 +54,16 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
         finally:
             os.close(fd)
     tables: dict[str, Table] = {}
+    asked = Asked()
     for table in settings.tables:
         if table.source == "inline":
             try:
                 tables[table.name] = checked(from_settings(table), table.uses)
             except ValueError as error:
                 errors.append(f"table {table.name}: {error}")
+            continue
+        if table.source == "program":
+            tables[table.name] = program_table(table.name, asked)
             continue
         content = data.get(("table", table.name))
         if content is None and table.name not in open_databases:
@@ -79,7 +85,7 @@ def read_files(settings: LookupSettings, assets: Iterable[tuple[Asset, int]]) ->
             errors.append(f"resolver: {error}")
     if errors:
         raise FilesError(errors)
-    return Files(tables, resolver, hosts_file.parse_hosts(data.get(("hosts", ""), b"")))
+    return Files(tables, resolver, hosts_file.parse_hosts(data.get(("hosts", ""), b"")), asked)
 
 
 def read_whole(fd: int) -> bytes:

@@ -27,6 +27,7 @@ _FORMS = {
     "$y$": re.compile(rf"\$y\${_HASH}{{1,16}}\${_HASH}{{1,86}}\${_HASH}{{43}}"),
     "$argon2": re.compile(r"\$argon2(id|i|d)\$v=[0-9]{1,3}\$m=[0-9]{1,8},t=[0-9]{1,8},p=[0-9]{1,4}\$[^$\s]+\$[^$\s]+"),
 }
+SCHEMES = tuple(_FORMS)
 # Other schemes that only the system may know: md5crypt, scrypt, gost-yescrypt ...
 _OTHER = re.compile(r"\$[0-9a-z]{1,8}\$[!-~]{10,300}")
 _PASSLIB = {

@@ -14,9 +14,9 @@ What a program writes to standard error is logged with its name, so many lines a
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import ProgramKind
@@ -26,6 +26,21 @@ from smtpd_ps.runtime.loop import Loop
 MAX_ERROR_LINE = 1024
 MAX_ERROR_LINES = 100  # logged in a window; the others are counted
 ERROR_WINDOW_SECS = 10.0
+
+
+State = Literal["running", "registering", "not running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How a program does, for `show tables` and `show filters`."""
+
+    state: State
+    in_flight: int
+    asked: int
+    failed: int
+    latencies_secs: tuple[float, ...]  # of the newest answers
+    offers: str
 
 
 class User(Protocol):
@@ -62,13 +77,31 @@ class Programs:
         self._loop, self._warn = loop, warn
         self._users: dict[tuple[ProgramKind, str], User] = {}
         self._runs: dict[tuple[ProgramKind, str], Run] = {}
+        self._figures: dict[tuple[ProgramKind, str], Callable[[], Figures]] = {}
         self.starts: dict[tuple[ProgramKind, str], int] = {}  # by kind and name, for `show`
         self._send: Callable[[m.Message], None] | None = None
         self._unsent: list[m.ProgramFailed] = []
 
-    def use(self, kind: ProgramKind, name: str, user: User) -> None:
-        """`user` speaks to the program of that name from its next run on."""
+    def use(self, kind: ProgramKind, name: str, user: User, figures: Callable[[], Figures] | None = None) -> None:
+        """`user` speaks to the program of that name from its next run on; `figures` tell how it does."""
         self._users[kind, name] = user
+        if figures is not None:
+            self._figures[kind, name] = figures
+
+    def states(self, client: int, wanted: ProgramKind) -> list[m.ProgramState]:
+        """How the programs of a kind do."""
+        out = []
+        for (kind, name), figures in self._figures.items():
+            if kind != wanted:
+                continue
+            now = figures()
+            latencies = sorted(now.latencies_secs)
+            p50, p95, p99 = (percentile_usecs(latencies, part) for part in (50, 95, 99))
+            out.append(m.ProgramState(
+                client, kind, name, now.state, self.starts.get((kind, name), 0), now.in_flight, now.asked, now.failed,
+                p50, p95, p99, now.offers,
+            ))  # fmt: skip
+        return out
 
     def attach(self, send: Callable[[m.Message], None]) -> None:
         """How to reach the parent."""
@@ -130,6 +163,13 @@ class Programs:
     def running(self) -> Iterable[Run]:
         """Those that run."""
         return self._runs.values()
+
+
+def percentile_usecs(latencies_secs: Sequence[float], part: int) -> int:
+    """The latency, of sorted ones, that `part` percent do not exceed; 0 of none."""
+    if not latencies_secs:
+        return 0
+    return int(latencies_secs[max(0, -(-len(latencies_secs) * part // 100) - 1)] * 1_000_000)
 
 
 class _Errors:

@@ -12,9 +12,10 @@ from smtpd_ps.contract.values import Client, Dsn, Envelope
 from smtpd_ps.lookup.cache import FOREVER, Cache
 from smtpd_ps.lookup.knowledge import Answers, Knowledge
 from smtpd_ps.lookup.sessions import Session, Sessions
+from smtpd_ps.lookup.table_asking import Known, TableAsking
 from smtpd_ps.pure.address import mailbox_valid
 from smtpd_ps.pure.expand import Expander
-from smtpd_ps.pure.expand_outcome import TEMPORARY, Accepted, Delivery, Needed, Refused
+from smtpd_ps.pure.expand_outcome import TEMPORARY, Accepted, Delivery, Needed, Outcome, Refused
 from smtpd_ps.pure.expand_questions import Answer, Question, UserQuestion
 from smtpd_ps.pure.match_rules import Facts
 from smtpd_ps.pure.table import TableUnreadable
@@ -40,6 +41,7 @@ class Recipients:
         self,
         loop: Loop,
         sessions: Sessions,
+        asking: TableAsking,
         expander: Expander,
         knowledge: Knowledge,
         may_send: Callable[[Session, str], bool],
@@ -50,7 +52,8 @@ class Recipients:
         srs: SrsReader | None = None,
     ) -> None:
         self._srs = srs
-        self._loop, self._sessions, self._expander, self._knowledge = loop, sessions, expander, knowledge
+        self._loop, self._sessions, self._asking = loop, sessions, asking
+        self._expander, self._knowledge = expander, knowledge
         self._may_send = may_send
         self._accept, self._refuse, self._bounce, self._warn = accept, refuse, bounce, warn
         self._decisions: Cache[_Key, Decision] = Cache(CACHE_ENTRIES)
@@ -125,6 +128,7 @@ class Recipients:
         key: _Key | None,
         done: Callable[[Decision], None],
         answers: Answers | None = None,
+        heard: Known | None = None,
     ) -> None:
         """Expand; where something must be asked, again once it is known."""
         told = answers or {}
@@ -139,21 +143,26 @@ class Recipients:
             keep_secs = min(keep_secs, DECISION_SECS if isinstance(question, UserQuestion) else FILES_SECS)
             return told.get(question) or self._knowledge.known(question)
 
-        try:
-            outcome = self._expander.expand(original or recipient, facts, direct, session.reinjected, known)
-        except TableUnreadable as error:
-            outcome = Refused(TEMPORARY.code, TEMPORARY.text, str(error))
-        if isinstance(outcome, Needed):
-            self._knowledge.ask(
-                outcome.questions,
-                lambda more: self._decide(session, recipient, facts, key, done, {**told, **more}),
-            )
-            return
-        if isinstance(outcome, Refused) and outcome.why:
-            self._warn(outcome.why)
-        if key is not None and (isinstance(outcome, Accepted) or outcome.code >= 500):
-            self._decisions.put(key, outcome, self._loop.now() + keep_secs)
-        done(outcome)
+        def expand() -> Outcome:
+            return self._expander.expand(original or recipient, facts, direct, session.reinjected, known)
+
+        def expanded(outcome: Outcome | TableUnreadable, heard: Known) -> None:
+            if isinstance(outcome, Needed):
+                self._knowledge.ask(
+                    outcome.questions,
+                    lambda more: self._decide(session, recipient, facts, key, done, {**told, **more}, heard),
+                )
+                return
+            if isinstance(outcome, TableUnreadable):
+                outcome = Refused(TEMPORARY.code, TEMPORARY.text, str(outcome))
+            if isinstance(outcome, Refused) and outcome.why:
+                self._warn(outcome.why)
+            # What a table program said holds for this one request.
+            if key is not None and not heard and (isinstance(outcome, Accepted) or outcome.code >= 500):
+                self._decisions.put(key, outcome, self._loop.now() + keep_secs)
+            done(outcome)
+
+        self._asking.run(expand, expanded, heard)
 
     def _answer(self, request: RcptRequest, session: Session | None, decision: Decision) -> None:
         if tracing.mask & (tracing.RULES | tracing.EXPAND):
@@ -182,8 +191,9 @@ class Recipients:
         if not mailbox_valid(query.recipient):
             self._bounce(BounceRoute(query.query, (), False, "Invalid recipient"))
             return
-        ours = self._sessions.ours()
+        self._sessions.ours(lambda ours: self._bounced(query, ours))
 
+    def _bounced(self, query: BounceQuery, ours: Session) -> None:
         def done(decision: Decision) -> None:
             if isinstance(decision, Refused):
                 text = f"{decision.code} {decision.text}"

@@ -4,7 +4,7 @@ Runs in lookup, which alone holds the credentials of smarthosts.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -14,6 +14,7 @@ from smtpd_ps.contract.values import RouteHost, RouteSource, TlsUse
 from smtpd_ps.lookup.addresses import AddressBook, HostAddresses
 from smtpd_ps.lookup.mail_hosts import MailExchangers, MailHosts
 from smtpd_ps.lookup.resolver import Status
+from smtpd_ps.lookup.table_asking import TableAsking
 from smtpd_ps.pure.relay_url import Protocol, RelayUrl, RelayUrlError, parse_host_port, parse_relay_url
 from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.pure.table_values import parse_address, split_credentials
@@ -27,6 +28,7 @@ MAX_HELO_NAMES = 1024
 FAILURE_TTL_SECS = 10  # how long delivery may remember that we could not say
 
 Done = Callable[[Route], None]
+Logins = Sequence[tuple[str, str] | None]
 
 
 def tls_use(protocol: Protocol) -> TlsUse:
@@ -74,12 +76,13 @@ class _RelayAction:
     def use(self, tables: Mapping[str, Table]) -> None:
         """Take hosts, credentials, sources and names from these tables. Raises KeyError, ValueError."""
         chosen = self.settings
-        self.credentials = tables.get(chosen.relay_auth_table)
+        auth = tables.get(chosen.relay_auth_table)
+        self.credentials = auth.serving("credentials") if auth is not None else None
         if chosen.relay_host_table:
             self.urls = tuple(parse_relay_url(text) for text in tables[chosen.relay_host_table].entries)
         self.domains: Mapping[str, str] | None = None
         if chosen.relay_domain_table:
-            self.domains = tables[chosen.relay_domain_table].entries
+            self.domains = tables[chosen.relay_domain_table].serving("relayhost").entries
         names: dict[str, str] = {}
         if chosen.relay_helo_table:
             entries = tables[chosen.relay_helo_table].entries
@@ -107,8 +110,10 @@ class RelayRoutes:
         exchangers: MailExchangers,
         book: AddressBook,
         warn: Callable[[str], None],
+        asking: TableAsking | None = None,
     ) -> None:
         self._loop, self._exchangers, self._book, self._warn = loop, exchangers, book, warn
+        self._asking = asking or TableAsking()
         self._actions = {action.name: _RelayAction(action, tables) for action in actions if _has_routes(action)}
 
     def use(self, tables: Mapping[str, Table]) -> None:
@@ -129,17 +134,11 @@ class RelayRoutes:
             self._warn(f"action {action.name}: no usable source address ({action.unnamed} has no name in helo-src)")
             done(_no_route(query.query, "Could not retrieve source address or its helo name"))
         elif action.domains is not None:
-            try:
-                text = action.domains.get(query.domain.lower())
-                url = parse_relay_url(text) if text is not None else None
-            except (TableUnreadable, RelayUrlError) as error:  # of a database, whose values are not checked before
-                self._warn(f"action {action.name}: no usable host for {query.domain}: {error}")
-                done(_no_route(query.query, f"Cannot retrieve smarthost for {query.domain}"))
-                return
-            if url is None:  # as in OpenSMTPD: the mail waits for an entry
-                done(_no_route(query.query, f"Cannot retrieve smarthost: no entry for {query.domain}"))
-            else:
-                _Hosts(self, query.query, action, (url,), done).start(self._book)
+            domains = action.domains
+            self._asking.run(
+                lambda: domains.get(query.domain.lower()),
+                lambda text, _heard: self._by_domain(query, action, done, text),
+            )
         elif action.urls:
             url = action.urls[action.turn % len(action.urls)]
             action.turn += not only_asking
@@ -149,24 +148,50 @@ class RelayRoutes:
         else:
             self._exchangers.find(query.domain, partial(self._by_mx, query.query, action, done))
 
+    def _by_domain(
+        self, query: RouteQuery, action: _RelayAction, done: Done, text: str | TableUnreadable | None
+    ) -> None:
+        """`text` is the entry of the domain."""
+        if text is None:  # as in OpenSMTPD: the mail waits for an entry
+            done(_no_route(query.query, f"Cannot retrieve smarthost: no entry for {query.domain}"))
+            return
+        try:
+            if isinstance(text, TableUnreadable):
+                raise text
+            url = parse_relay_url(text)
+        except (TableUnreadable, RelayUrlError) as error:  # a value of a database or program, not checked before
+            self._warn(f"action {action.name}: no usable host for {query.domain}: {error}")
+            done(_no_route(query.query, f"Cannot retrieve smarthost for {query.domain}"))
+            return
+        _Hosts(self, query.query, action, (url,), done).start(self._book)
+
     def ttl_secs(self, action: _RelayAction, expires: float) -> int:
         """How long delivery may remember an answer that holds until `expires`."""
         most = TABLES_TTL_SECS if action.from_table else MAX_TTL_SECS
         return int(min(max(expires - self._loop.now(), MIN_TTL_SECS), most))
 
-    def credentials(self, action: _RelayAction, url: RelayUrl) -> tuple[str, str] | None:
-        """User and password for the URL's label, both "" without one; None, which is logged, where there are none."""
-        if not url.label:
-            return "", ""
-        try:
-            value = action.credentials.get(url.label) if action.credentials else None
-        except TableUnreadable as error:
-            self._warn(str(error))
-            return None
-        found = split_credentials(url.label, value) if value is not None else None
-        if found is None:
-            self._warn(f"action {action.name}: no usable credentials for label {url.label}")
-        return found
+    def logins(self, action: _RelayAction, urls: tuple[RelayUrl, ...], done: Callable[[Logins], None]) -> None:
+        """Call `done` with user and password for each URL's label, both "" without one; None, which is
+        logged, where there are none.
+        """
+        table = action.credentials
+
+        def entries() -> list[str | None]:
+            return [table.get(url.label) if table is not None and url.label else None for url in urls]
+
+        def told(values: list[str | None] | TableUnreadable, _heard: object) -> None:
+            if isinstance(values, TableUnreadable):
+                self._warn(str(values))
+                values = [None] * len(urls)
+            made: list[tuple[str, str] | None] = []
+            for url, value in zip(urls, values, strict=True):
+                found = split_credentials(url.label, value) if value is not None else None
+                if url.label and found is None:
+                    self._warn(f"action {action.name}: no usable credentials for label {url.label}")
+                made.append(found if url.label else ("", ""))
+            done(made)
+
+        self._asking.run(entries, told)
 
     def _by_mx(self, number: int, action: _RelayAction, done: Done, found: MailHosts) -> None:
         ttl_secs = FAILURE_TTL_SECS if found.temporary else self.ttl_secs(action, found.expires)
@@ -201,9 +226,9 @@ class _Hosts:
     def _resolved(self, at: int, found: HostAddresses) -> None:
         self._found[at] = found
         if len(self._found) == len(self._urls):
-            self._finish()
+            self._routes.logins(self._action, self._urls, self._finish)
 
-    def _finish(self) -> None:
+    def _finish(self, logins: Logins) -> None:
         action, routes = self._action, self._routes
         hosts: list[RouteHost] = []
         faults: list[str] = []
@@ -213,7 +238,7 @@ class _Hosts:
             if found.status is not Status.FOUND:
                 temporary = found.status is Status.TEMPORARY
                 faults.append(f"{'Temporary failure in address lookup' if temporary else 'Host not found'}: {url.host}")
-            elif (login := routes.credentials(action, url)) is None:
+            elif (login := logins[at]) is None:
                 faults.append(f"No credentials for {url.host}")
             else:
                 expires = min(expires, found.expires)

@@ -89,7 +89,8 @@ class Daemon:
         programs = Programs(
             self.loop, self.log, plan.programs, self.privileged, lambda *given: tell(Process.LOOKUP, *given)
         )
-        tables = TableFiles(self.log, plan.tables, tell, plan.databases)
+        asked = frozenset(program.name for program in plan.programs if program.kind == "table")
+        tables = TableFiles(self.log, plan.tables, tell, plan.databases, asked)
         common = plan.children[Process.LOOKUP].common
         identity = Identity(common.uid, common.gid) if self.privileged else None
         openers = FileOpeners(self.loop, self.log, plan.actions, identity, tell_lookup, self.forbidden_users)

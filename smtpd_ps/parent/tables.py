@@ -35,6 +35,7 @@ class TableFiles:
     paths: Mapping[str, str]
     tell: Tell
     databases: frozenset[str] = frozenset()
+    programs: frozenset[str] = frozenset()  # tables that programs answer for
     _waiting: dict[int, str] = field(default_factory=dict)  # operator's number to table
     _seen: dict[str, _Identity | None] = field(default_factory=dict)
     _handed_over: set[str] = field(default_factory=set)  # databases that lookup is reading
@@ -70,6 +71,10 @@ class TableFiles:
 
     def update(self, request: m.UpdateTable) -> None:
         """Open the file and hand it to lookup; the operator is answered at once only with an error."""
+        if request.name in self.programs:
+            self._waiting[request.client] = request.name
+            self.tell(Process.LOOKUP, m.TableUpdate(request.client, request.name))
+            return
         path = self.paths.get(request.name)
         if path is None:
             self._answer(request.client, False, f"no table {request.name} in a file is in use")

@@ -41,6 +41,7 @@ from smtpd_ps.pure.expand_questions import (
 from smtpd_ps.pure.expand_targets import Target, TargetError, TargetKind, parse_targets
 from smtpd_ps.pure.match_rules import UNSURE, Facts
 from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table_program import AnswersNeeded, TableQuestion
 from smtpd_ps.pure.table_values import parse_userinfo
 
 MAX_DEPTH = 10
@@ -66,9 +67,9 @@ class Action:
         return cls(
             settings.name,
             settings.kind,
-            tables[settings.alias_table] if settings.alias_table else None,
-            tables[settings.virtual_table] if settings.virtual_table else None,
-            tables[settings.userbase_table] if settings.userbase_table else None,
+            tables[settings.alias_table].serving("alias") if settings.alias_table else None,
+            tables[settings.virtual_table].serving("alias") if settings.virtual_table else None,
+            tables[settings.userbase_table].serving("userinfo") if settings.userbase_table else None,
             settings.user,
         )
 
@@ -128,7 +129,7 @@ class Run:
 
     __slots__ = (
         "_actions", "_delimiter", "_deliveries", "_direct", "_facts", "_known", "_missing", "_nodes", "_queue",
-        "_reinjected", "_seen",
+        "_reinjected", "_seen", "_unanswered",
     )  # fmt: skip
 
     def __init__(
@@ -148,18 +149,25 @@ class Run:
         self._nodes = 0
         self._deliveries: list[Delivery] = []
         self._missing: set[Question] = set()
+        self._unanswered: set[TableQuestion] = set()
 
     def run(self, recipient: str) -> Outcome:
         """Where mail for `recipient` goes."""
         self._insert(Target("address", recipient), None, None)
         while self._queue:
             node = self._queue.popleft()
-            refused = self._expand(node)
-            if refused is not None:
+            try:
+                refused = self._expand(node)
+            except AnswersNeeded as needed:
+                self._unanswered |= needed.questions  # and those of the other nodes, to ask all at once
+                continue
+            if refused is not None and not self._unanswered:
                 # What OpenSMTPD would have heard of a user before it got here comes first.
                 return Needed(frozenset(self._missing)) if self._missing else refused
-            if len(self._deliveries) > MAX_DELIVERIES:
+            if refused is not None or len(self._deliveries) > MAX_DELIVERIES:
                 break
+        if self._unanswered:
+            raise AnswersNeeded(frozenset(self._unanswered))
         if self._missing:
             return Needed(frozenset(self._missing))
         if not self._deliveries or len(self._deliveries) > MAX_DELIVERIES:

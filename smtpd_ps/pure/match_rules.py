@@ -20,6 +20,7 @@ from smtpd_ps.pure.match_tables import (
     match_words,
 )  # fmt: skip
 from smtpd_ps.pure.table import Table, TableUnreadable
+from smtpd_ps.pure.table_program import ProgramTable
 
 LOCAL = "local"  # the address of clients of the local socket, and of ourselves
 # In place of a rule that would be the first to match if the client's name, which DNS does not tell, matched.
@@ -84,6 +85,10 @@ class View:
             else:
                 return rule
         return None
+
+
+# Of a client of which nothing could be decided: every recipient is UNSURE.
+UNDECIDED = View(next(_numbers), ((_Rule(UNSURE, (), (), frozenset()), False),))
 
 
 class RuleBook:
@@ -151,6 +156,9 @@ class RuleBook:
         made = self._compiled.get((table, service))
         if made is None:
             of = self._tables[table]
+            if isinstance(of, ProgramTable):
+                made = self._compiled[table, service] = of.matcher(service)
+                return made
             keys, stored = (of.entries, None) if of.patterns is None else (of.patterns, of.entries)
             match service:
                 case "domain":

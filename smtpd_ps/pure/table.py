@@ -35,7 +35,9 @@ class TableError(ValueError):
 
 
 class TableUnreadable(Exception):
-    """A database that was good when it was opened cannot be read any more; the text is for the log."""
+    """A database that was good when it was opened cannot be read any more, or a program cannot say; the
+    text is for the log.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class Table:
     def get(self, key: str) -> str | None:
         """The value of `key` in any case; None where there is none."""
         return self.entries.get(key.lower())
+
+    def serving(self, service: str) -> "Table":
+        """The table as it is asked for a service: itself, unless a program answers (pure/table_program)."""
+        return self
 
 
 def from_settings(settings: TableSettings) -> Table:

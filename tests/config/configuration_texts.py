@@ -81,6 +81,9 @@ table file file:/f
 table keyed file:/g
 table made "db:/g b.db"
 table made_list db:/h.db
+table asked ldap:/i
+table plain ldap
+table ran "proc-exec:/usr/libexec/t -c /k 'a b'"
 table people getpwnam
 table "from" static:/t
 pki mx.example cert "/c" key "/k"

@@ -502,3 +502,31 @@ match for domain <made> action in
     assert conf.tables["also made"].path == "/etc/mail/a b.db"
     assert (conf.tables["people"].kind, conf.tables["people"].path) == ("getpwnam", "")
     assert conf.table_uses == {"made": ("alias", "domain")}
+
+
+def test_tables_of_programs(load_text) -> None:
+    """TYPE:/path runs table-TYPE with the path, TYPE alone without; a command of ours runs as it stands."""
+    conf = load_text("""
+table users "ldap:/etc/mail/ldap.conf"
+table plain passwd
+table own "proc-exec:/opt/tables/sites --config /etc/sites"
+table shell "proc-exec:sites 'a b'"
+action in maildir userbase <users> virtual <plain>
+action up relay host "smtps://label@mx.test" auth <own>
+action by relay domain <own>
+match from src <plain> for domain <own> action in
+match from any for rcpt-to regex <shell> action up
+match from any for any action by
+""")
+    tables = conf.tables
+    assert {table.kind for table in tables.values() if not table.name.startswith("<")} == {"program"}
+    assert (tables["users"].words, tables["users"].shell) == (("table-ldap", "/etc/mail/ldap.conf"), False)
+    assert tables["plain"].words == ("table-passwd",)
+    assert (tables["own"].words, tables["own"].shell) == (("/opt/tables/sites", "--config", "/etc/sites"), False)
+    assert (tables["shell"].words, tables["shell"].shell) == (("sites 'a b'",), True)
+    slices = compile_settings(conf)
+    assert {program.name: program.title for program in slices.programs} == {
+        "users": "users", "plain": "plain", "own": "", "shell": "",
+    }  # fmt: skip
+    assert all(plan.kind != "table" for plan in slices.assets)
+    assert {table.source for table in slices.lookup.tables if not table.name.startswith("<")} == {"program"}

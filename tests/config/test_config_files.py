@@ -113,3 +113,14 @@ def test_owner(check, tmp_path: Path) -> None:
     """A key that belongs to someone else than root or oneself is refused."""
     os.chown(tmp_path / "key", 12345, 12345)
     assert check() == ['2: private key of pki "p": /key belongs to uid 12345, expected root or root']
+
+
+def test_the_program_of_a_table_is_looked_for(load_text) -> None:
+    """Not there is an error with the table's name and the directories; of one that nobody uses too."""
+    conf = load_text(
+        'table t no-such-type:/x\ntable u "proc-exec:/no/such/program"\ntable v proc-exec:/bin/cat\n'
+        "match from any for any reject\n"
+    )
+    first, second = (str(problem) for problem in check_files(conf))
+    assert 'smtpd.conf:1: table "t": table-no-such-type is in none of /usr/local/libexec/smtpd,' in first
+    assert second.endswith('smtpd.conf:2: table "u": /no/such/program is not there or cannot be executed')

@@ -33,17 +33,36 @@ SYNTAX = [
 TABLE = [
     ("table t /x", '1: expected a path in quotes, file:/path or "{" on the same line, found "/"'),
     ("table t", '1: expected a path in quotes, file:/path or "{" on the same line, found the end of the line'),
-    ("table t x", '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "x"'),
     (
         "table t file:x",
-        '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "file:x"',
+        '1: expected a path that starts with "/", file:/path, type:/path or values in braces, found "file:x"',
     ),
-    ("table t db", '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "db"'),
+    ("table t db", '1: expected a path that starts with "/", file:/path, type:/path or values in braces, found "db"'),
     (
         "table t db:t.db",
-        '1: expected a path that starts with "/", file:/path, db:/path or values in braces, found "db:t.db"',
+        '1: expected a path that starts with "/", file:/path, type:/path or values in braces, found "db:t.db"',
     ),
-    ("table t sqlite:/etc/mail/t", "1: table type sqlite is not supported yet"),
+    (
+        "table t ldap:etc/mail/t",
+        '1: expected a path that starts with "/", file:/path, type:/path or values in braces, found "ldap:etc/mail/t"',
+    ),
+    (
+        'table t "a/b"',
+        '1: expected a path that starts with "/", file:/path, type:/path or values in braces, found "a/b"',
+    ),
+    ("table t proc:/x", "1: a program is named by its own type, such as ldap:/path, or by proc-exec:command"),
+    ('table t "proc-exec:"', "1: the command is empty"),
+    (
+        'table "a|b" ldap:/x',
+        '1: the name of a table that a program answers for may not have "|" or control characters in it',
+    ),
+    ("table t ldap:/x\naction a relay src <t>", '2: src cannot ask a program yet, which table "t" is'),
+    ("table t ldap:/x\naction a relay helo-src <t>", '2: helo-src cannot ask a program yet, which table "t" is'),
+    ("table t ldap:/x\naction a relay host <t>", '2: host cannot ask a program yet, which table "t" is'),
+    (
+        'table t ldap:/x\nfilter f phase helo match rdns <t> reject "550 x"',
+        '2: rdns cannot ask a program yet, which table "t" is',
+    ),
     ("table t getpwnam:/x", "1: getpwnam asks the system and takes no path"),
     ("table t getpwnam:", "1: getpwnam asks the system and takes no path"),
     (

@@ -141,11 +141,11 @@ class _Options:
         self._given.add(option.text)
         match option.text:
             case "alias":
-                self.alias = table_argument(p, "alias", "alias")
+                self.alias = table_argument(p, "alias", "alias", programs=True)
             case "virtual":
-                self.virtual = table_argument(p, "virtual", "virtual")
+                self.virtual = table_argument(p, "virtual", "virtual", programs=True)
             case "userbase":
-                self.userbase = table_argument(p, "userbase", "userinfo")
+                self.userbase = table_argument(p, "userbase", "userinfo", programs=True)
             case "user":
                 self.user = p.name("the name of a user")
                 if type(method) in _WITHOUT_USER:

@@ -90,7 +90,7 @@ def option(p: Parser, draft: ListenerDraft, word: Token) -> None:
         case "auth" | "auth-optional":
             draft.auth = once(p, word, "auth", draft.auth, AUTH[word.text])
             if at_table(p):
-                draft.auth_table = table_argument(p, word.text, "credentials")
+                draft.auth_table = table_argument(p, word.text, "credentials", programs=True)
         case "filter" | "mask-src" | "no-dsn" | "tag":
             socket_option(p, draft, word)
         case _:

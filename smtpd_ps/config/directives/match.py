@@ -97,9 +97,9 @@ def _condition(p: Parser, word: Token, negated: bool, given: set[str]) -> list[C
     table = ""
     regex = criterion.use is not None and p.accept("regex") is not None
     if regex:
-        table = table_argument(p, f"{purpose} regex", "regex")
+        table = table_argument(p, f"{purpose} regex", "regex", programs=True)
     elif criterion.use is not None and (not criterion.optional or at_table(p)):
-        table = table_argument(p, purpose, criterion.use)
+        table = table_argument(p, purpose, criterion.use, programs=True)
     made = [Condition(criterion.kind, negated, table, regex)]
     if word.text == "from" and criterion.kind == "mail-from":
         made.insert(0, Condition("from-any"))  # ruleset.c: any client, this sender

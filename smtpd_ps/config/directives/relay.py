@@ -84,7 +84,7 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
             if not draft.to_hosts and not draft.to_domains:
                 p.report(option, "auth must come after host or domain")
             draft.authenticates = True
-            draft.set(auth_table=table_argument(p, "auth", "relay-credentials"))
+            draft.set(auth_table=table_argument(p, "auth", "relay-credentials", programs=True))
         case "pki":
             draft.set(pki=certificate_name(p, "the name of a pki"))
         case "ca":
@@ -112,7 +112,7 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
 
 def _domains(p: Parser, draft: _Draft) -> None:
     """`domain <t>`; the URLs of a table in smtpd.conf are looked at here, those of a file in lookup."""
-    name = table_argument(p, "domain", "relayhost")
+    name = table_argument(p, "domain", "relayhost", programs=True)
     draft.set(domain_table=name)
     table = p.draft.tables.get(name)
     for _domain, url in table.entries if table is not None and table.kind == "map" else ():

@@ -3,6 +3,9 @@
 Runs in the parent and in `smtpd_ps -n`. Files are not opened here: lookup reads them.
 """
 
+import re
+
+from smtpd_ps.config.commands import command_words
 from smtpd_ps.config.model import Table, TableKind, Where
 from smtpd_ps.config.parser import MAX_PATH, Parser
 from smtpd_ps.config.suggestion import suggestion
@@ -14,14 +17,18 @@ MAX_KEY = 1023  # table_static.c
 MAX_VALUE = 2048  # contract.values.Line
 MAX_ENTRIES = 100_000  # contract.settings.TableSettings
 _FILE_TYPES = ("", "file", "static")
-_UNSUPPORTED_TYPES = ("proc",)
+_COMMAND = "proc-exec:"  # ours
+_PROGRAM_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _WORDS = {"list": "list", "map": "mapping"}
 
 Entries = tuple[tuple[str, str], ...]
 
 
 def table(p: Parser) -> None:
-    """`table NAME [file:]/path`, `table NAME db:/path`, `table NAME getpwnam`, `table NAME { values }`."""
+    """`table NAME [file:]/path`, `table NAME db:/path`, `table NAME getpwnam`, `table NAME { values }`.
+
+    And those that a program answers for: `table NAME TYPE[:/path]`, `table NAME proc-exec:command`.
+    """
     where = p.where
     name = p.name("the name of a table", blanks=True)
     known = p.draft.tables.get(name)
@@ -43,21 +50,41 @@ def table(p: Parser) -> None:
 def _file_table(p: Parser, name: str, where: Where) -> Table:
     token = p.peek()
     text = p.string("a path or type:/path", MAX_PATH)
+    if text.startswith(_COMMAND):
+        return _program_table(p, token, name, where, text, text.removeprefix(_COMMAND))
     if text == "getpwnam":
         return Table(name, "getpwnam", (), "", where)
     backend, path = ("", text) if text.startswith("/") else text.split(":", 1) if ":" in text else (text, "")
     if backend == "getpwnam":
         p.fail(token, "getpwnam asks the system and takes no path")
     if backend != "db" and backend not in _FILE_TYPES:
-        known = backend in _UNSUPPORTED_TYPES or path.startswith("/")
-        p.fail(token, f"table type {backend} is not supported yet" if known else _no_source(text))
+        if backend == "proc":
+            p.fail(token, "a program is named by its own type, such as ldap:/path, or by proc-exec:command")
+        if not _PROGRAM_TYPE.fullmatch(backend) or (path and not path.startswith("/")):
+            p.fail(token, _no_source(text))
+        return _program_table(p, token, name, where, text, "")
     if not path.startswith("/"):
         p.fail(token, _no_source(text))
     return Table(name, "db" if backend == "db" else "file", (), path, where)
 
 
+def _program_table(p: Parser, token: Token, name: str, where: Where, text: str, command: str) -> Table:
+    """`TYPE:/path` runs table-TYPE with the path as its argument; a command of ours runs as it stands."""
+    if "|" in name or not name.isprintable():
+        p.fail(token, 'the name of a table that a program answers for may not have "|" or control characters in it')
+    if command or text == _COMMAND:
+        try:
+            words, shell = command_words(command)
+        except ValueError as error:
+            p.fail(token, str(error))
+        return Table(name, "program", (), "", where, text, words, shell)
+    kind, _, argument = text.partition(":")
+    words = (f"table-{kind}", argument) if argument else (f"table-{kind}",)
+    return Table(name, "program", (), "", where, text, words)
+
+
 def _no_source(text: str) -> str:
-    return f'expected a path that starts with "/", file:/path, db:/path or values in braces, found "{text}"'
+    return f'expected a path that starts with "/", file:/path, type:/path or values in braces, found "{text}"'
 
 
 def inline_values(p: Parser) -> tuple[TableKind, Entries]:
@@ -99,11 +126,12 @@ def at_table(p: Parser) -> bool:
     return p.peek().kind is Kind.WORD or p.at("{", "<")
 
 
-def table_argument(p: Parser, purpose: str, use: TableUse) -> str:
+def table_argument(p: Parser, purpose: str, use: TableUse, programs: bool = False) -> str:
     """The table for `purpose`, the words before it; its name, "" where there is none such (reported).
 
     What `use` asks (pure/table_uses) is checked here of values in place and of tables declared with
-    values; of files lookup checks it when it reads them.
+    values; of files lookup checks it when it reads them. `programs` says that lookup asks a program
+    for this.
     """
     token = p.peek()
     if p.at("<"):
@@ -116,6 +144,8 @@ def table_argument(p: Parser, purpose: str, use: TableUse) -> str:
                 named = [known for known in p.draft.tables if not known.startswith("<")]
                 p.report(token, f'no table is declared with the name "{name}"{suggestion(name, named)}')
             return ""
+        if p.draft.tables[name].kind == "program" and not programs:
+            p.report(token, f'{purpose} cannot ask a program yet, which table "{name}" is')
         _check_use(p, name, purpose, use, token)
         return name
     if p.at("{"):
@@ -144,6 +174,8 @@ def _check_use(p: Parser, name: str, purpose: str, use: TableUse, token: Token) 
             is_a = _WORDS[before[0]]
             p.draft.report(where, f'{purpose} needs {NEEDS[wanted[0]]}, but table "{name}" is used as a {is_a} above')
         return
+    if kind == "program":
+        return  # it says itself which services it offers
     if kind == "db":
         return  # of a mapping the keys are a list, and of a list lookup says that it is none
     if kind == "getpwnam":
