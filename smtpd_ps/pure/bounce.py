@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from smtpd_ps.pure.xtext import decode_xtext
+
 NoticeAction = Literal["failed", "delayed", "delivered", "relayed"]
 
 MAX_TEXT = 1000  # characters quoted of a remote reply
@@ -124,11 +126,11 @@ def _plain(notice: Notice) -> list[str]:
 def _status_part(notice: Notice) -> list[str]:
     lines = []
     if notice.envid:
-        lines += fold(f"Original-Envelope-Id: {escape(notice.envid)}")
+        lines += fold(f"Original-Envelope-Id: {escape(decode_xtext(notice.envid))}")
     lines += [f"Reporting-MTA: dns; {escape(notice.hostname)}", f"Arrival-Date: {date_text(notice.created_secs)}", ""]
     for one in notice.recipients:
         if one.orcpt:
-            lines += fold(f"Original-Recipient: {escape(one.orcpt)}")
+            lines += fold(f"Original-Recipient: {escape(decode_xtext(one.orcpt))}")
         lines += fold(f"Final-Recipient: rfc822; {escape(one.dest or one.rcpt)}")
         lines += [f"Action: {notice.action}", f"Status: {status_code(one.text, notice.action)}"]
         if one.relay:

@@ -35,9 +35,9 @@ def _civil(days: int) -> tuple[int, int, int]:
     return year_of_era + era * 400 + (month <= 2), month, day
 
 
-def protocol(extended: bool, tls: bool, authenticated: bool) -> str:
-    """The word after "with": SMTP, ESMTP, ESMTPS, ESMTPA or ESMTPSA (RFC 3848)."""
-    return f"{'E' if extended else ''}SMTP{'S' if tls else ''}{'A' if authenticated else ''}"
+def protocol(extended: bool, tls: bool, authenticated: bool, utf8: bool = False) -> str:
+    """The word after "with": SMTP, ESMTP, ESMTPS, ESMTPA or ESMTPSA (RFC 3848), UTF8SMTP and so on (RFC 6531 4.3)."""
+    return f"{'UTF8' if utf8 else 'E' if extended else ''}SMTP{'S' if tls else ''}{'A' if authenticated else ''}"
 
 
 def bracketed(address: str) -> str:
@@ -76,7 +76,7 @@ def received_header(
         f"Received: {source}\r\n"
         f"\tby {hostname} ({PROGRAM}) with {protocol} id {msgid:08x}{secured}{wanted};\r\n"
         f"\t{date}\r\n"
-    ).encode("ascii", "replace")
+    ).encode()
 
 
 def _printable(user: str) -> str:

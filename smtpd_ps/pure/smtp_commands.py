@@ -14,14 +14,13 @@ from smtpd_ps.contract import messages as m
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.address import AddressError, helo_valid, parse_path
 from smtpd_ps.pure.sasl import MAX_PASSWORD, MAX_USER, SaslError, decode_plain, decode_text
+from smtpd_ps.pure.smtp_parameters import NONE, ParameterError, declares_utf8, mail_parameters, rcpt_parameters
 from smtpd_ps.pure.smtp_service import Phase, State
 
 if TYPE_CHECKING:
     from smtpd_ps.pure.smtp_session import ServerSession
 
 Run = Callable[["ServerSession", str | None], None]
-
-_MAX_SIZE_DIGITS = 20  # RFC 1870 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ def _mail(session: ServerSession, argument: str | None) -> None:
     try:
         path, options = _cut_path(argument[5:])
         if session.filters is not None:
-            parse_path(path, session.hostname, null_allowed=True)  # filters see no bad one
+            _sender(session, path, options)  # filters see no bad one
     except AddressError:
         session.refuse(say.BAD_SENDER)
         return
@@ -201,39 +200,28 @@ def _mail(session: ServerSession, argument: str | None) -> None:
 
 def _mail_agreed(session: ServerSession, path: str, options: str) -> None:
     service = session.service
+    parameters = NONE
     try:
-        sender = parse_path(path, session.hostname, null_allowed=True)
+        sender = _sender(session, path, options)
+        if options:
+            parameters = mail_parameters(options, service.settings.max_message_bytes, service.listener.dsn)
     except AddressError:
-        session.refuse(say.BAD_SENDER)
+        session.refuse(say.BAD_SENDER if path.isascii() or declares_utf8(options) else say.SENDER_NEEDS_UTF8)
         return
-    refusal = _mail_options(options, service.settings.max_message_bytes) if options else b""
-    if refusal:
-        session.refuse(refusal)
+    except ParameterError as error:
+        session.refuse(error.reply)
         return
     msgid = service.take_id()
     if msgid is None:
         session.refuse(say.NO_MESSAGE_ID)
         return
-    session.begin_transaction(sender, msgid)
+    session.begin_transaction(sender, msgid, parameters)
 
 
-def _mail_options(options: str, max_bytes: int) -> bytes:
-    """Check the parameters of MAIL; the refusal, or b"". What 8BITMIME says is seen in the data."""
-    seen = set()
-    for option in options.split():
-        keyword, _, value = option.partition("=")
-        keyword = keyword.upper()
-        if keyword in seen:
-            return say.OPTION_TWICE
-        seen.add(keyword)
-        if keyword == "SIZE":
-            if not value.isdigit() or len(value) > _MAX_SIZE_DIGITS:
-                return say.BAD_SIZE
-            if int(value) > max_bytes:
-                return say.SIZE_TOO_BIG
-        elif not (keyword == "BODY" and value.upper() in ("7BIT", "8BITMIME")) and not (keyword == "AUTH" and value):
-            return say.reply(503, f"5.5.4 Invalid command arguments: Unsupported option {option[:200]}")
-    return b""
+def _sender(session: ServerSession, path: str, options: str) -> str:
+    """Raises AddressError."""
+    utf8 = not path.isascii() and declares_utf8(options)
+    return parse_path(path, session.hostname, null_allowed=True, utf8=utf8)
 
 
 def _rcpt(session: ServerSession, argument: str | None) -> None:
@@ -248,7 +236,7 @@ def _rcpt(session: ServerSession, argument: str | None) -> None:
     try:
         path, options = _cut_path(argument[3:])
         if session.filters is not None:
-            parse_path(path, session.hostname)
+            parse_path(path, session.hostname, utf8=transaction.parameters.utf8)
     except AddressError:
         session.refuse(say.BAD_RECIPIENT)
         return
@@ -256,15 +244,20 @@ def _rcpt(session: ServerSession, argument: str | None) -> None:
 
 
 def _rcpt_agreed(session: ServerSession, path: str, options: str) -> None:
+    assert session.transaction is not None
+    utf8 = session.transaction.parameters.utf8
+    notify, orcpt = 0, ""
     try:
-        recipient = parse_path(path, session.hostname)
+        recipient = parse_path(path, session.hostname, utf8=utf8)
+        if options:
+            notify, orcpt = rcpt_parameters(options, session.service.listener.dsn)
     except AddressError:
-        session.refuse(say.BAD_RECIPIENT)
+        session.refuse(say.BAD_RECIPIENT if utf8 or path.isascii() else say.RECIPIENT_NEEDS_UTF8)
         return
-    if options:
-        session.refuse(say.reply(503, f"Unsupported option {options.split()[0][:200]}"))
+    except ParameterError as error:
+        session.refuse(error.reply)
         return
-    session.ask_recipient(recipient)
+    session.ask_recipient(recipient, notify, orcpt)
 
 
 def _cut_path(argument: str) -> tuple[str, str]:

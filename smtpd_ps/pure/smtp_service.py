@@ -135,7 +135,10 @@ class Service:
 
     def extensions(self, secure: bool, authenticated: bool) -> bytes:
         """The EHLO reply below its first line."""
-        keywords = ["8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {self.settings.max_message_bytes}", "PIPELINING"]
+        keywords = ["8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {self.settings.max_message_bytes}"]
+        if self.listener.dsn:
+            keywords.append("DSN")
+        keywords += ["PIPELINING", "SMTPUTF8"]
         if self.offers_starttls(secure):
             keywords.append("STARTTLS")
         if self.offers_auth(secure, authenticated):

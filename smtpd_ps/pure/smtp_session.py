@@ -263,6 +263,9 @@ class ServerSession(MailSession):
             return
         text = line.decode("latin-1")
         if not (text.isascii() and text.isprintable()):
+            if self._may_be_utf8(line):
+                self._command(line.decode())
+                return
             if self.state is State.COMMAND:
                 self._text = text
             self.state = State.COMMAND
@@ -275,6 +278,15 @@ class ServerSession(MailSession):
             user_given(self, line)
         else:
             password_given(self, line)
+
+    def _may_be_utf8(self, line: bytes) -> bool:
+        """Whether it is MAIL or RCPT with clean UTF-8; whether its address may be that, they see to."""
+        if self.state is not State.COMMAND or not self.extended or line[:5].upper() not in (b"MAIL ", b"RCPT "):
+            return False
+        try:
+            return line.decode().isprintable()
+        except UnicodeDecodeError:
+            return False
 
     def _command(self, text: str) -> None:
         verb, blank, argument = text.partition(" ")

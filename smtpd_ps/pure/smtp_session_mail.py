@@ -10,12 +10,13 @@ from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.header_addresses import AddressFields
 from smtpd_ps.pure.received import protocol, received_header
 from smtpd_ps.pure.smtp_intake import Intake
+from smtpd_ps.pure.smtp_parameters import MailParameters
 from smtpd_ps.pure.smtp_service import Action, Phase, State, UnexpectedAnswer, WriteBody
 from smtpd_ps.pure.smtp_session_filters import FilterSession
 from smtpd_ps.pure.smtp_transaction import Transaction
 
 JUNK_HEADER = b"X-Spam: Yes\r\n"  # above all that came from elsewhere: `maildir junk` looks only there
-_NO_DSN = Dsn()  # DSN is not offered yet
+_NO_DSN = Dsn()
 
 
 class MailSession(FilterSession):
@@ -139,10 +140,10 @@ class MailSession(FilterSession):
         assert intake is not None
         return intake
 
-    def begin_transaction(self, sender: str, msgid: int) -> None:
+    def begin_transaction(self, sender: str, msgid: int, parameters: MailParameters) -> None:
         """MAIL was accepted, unless lookup has to say whether the user may send as `sender`."""
         self._transactions += 1
-        self.transaction = Transaction(self._transactions, sender, msgid)
+        self.transaction = Transaction(self._transactions, sender, msgid, parameters)
         self.phase = Phase.MAIL
         if self.authenticated and self.service.listener.senders:
             self.state = State.SENDER_WAIT
@@ -165,13 +166,13 @@ class MailSession(FilterSession):
         self._run()
         return self._take()
 
-    def ask_recipient(self, recipient: str) -> None:
+    def ask_recipient(self, recipient: str, notify: int, orcpt: str) -> None:
         """May this recipient be taken? The reply comes with `rcpt_answer`."""
         tx = self._current
         number = tx.ask(self._text, recipient)
-        self._out.append(
-            m.RcptRequest(self.id, tx.number, number, self.helo, self.secure, tx.sender, recipient, _NO_DSN)
-        )
+        ret, envid, _utf8 = tx.parameters
+        dsn = Dsn(notify, orcpt, ret, envid) if notify or orcpt or ret or envid else _NO_DSN
+        self._out.append(m.RcptRequest(self.id, tx.number, number, self.helo, self.secure, tx.sender, recipient, dsn))
 
     def _flush_slots(self, tx: Transaction) -> None:
         while self.state is not State.CLOSED and (slot := tx.next_ready()):
@@ -196,7 +197,7 @@ class MailSession(FilterSession):
             name=self.name,
             address=self.address,
             hostname=self.hostname,
-            protocol=protocol(self.extended, self.secure, self.authenticated),
+            protocol=protocol(self.extended, self.secure, self.authenticated, tx.parameters.utf8),
             msgid=tx.msgid,
             tls=f"{self.tls}:{'YES' if self.verified else 'NO'}" if self.secure else "",
             recipient=tx.recipient if tx.accepted == 1 else "",

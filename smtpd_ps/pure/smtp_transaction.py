@@ -8,6 +8,7 @@ from collections import deque
 
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.smtp_intake import Intake
+from smtpd_ps.pure.smtp_parameters import MailParameters
 from smtpd_ps.pure.smtp_service import UnexpectedAnswer
 
 
@@ -28,13 +29,14 @@ class Transaction:
     """  # fmt: skip
 
     __slots__ = (
-        "_first", "accepted", "id_used", "intake", "msgid", "number", "queue_knows", "recipient", "sender", "slots",
-        "unanswered",
+        "_first", "accepted", "id_used", "intake", "msgid", "number", "parameters", "queue_knows", "recipient",
+        "sender", "slots", "unanswered",
     )  # fmt: skip
 
-    def __init__(self, number: int, sender: str, msgid: int) -> None:
+    def __init__(self, number: int, sender: str, msgid: int, parameters: MailParameters) -> None:
         self.number = number
         self.sender = sender
+        self.parameters = parameters
         self.msgid = msgid
         self.accepted = 0
         self.recipient = ""  # the one accepted last

@@ -17,6 +17,7 @@ A file holds cases, each begun by `=== title`. Lines of a case:
     release KIND            let the oldest held answer go
     idle | drain | cut | wait    the event of that name
     sent TYPE FIELD=VALUE ...   a message of that type with these values was sent, and is now looked at
+    dsn FIELD=VALUE ...     the first RcptRequest not yet looked at has these in its Dsn, and is now looked at
     count TYPE N            N messages of that type were sent and not yet looked at
     unsent TYPE             no message of that type is left
     filter PHASE DECISION TEXT...   what the filters answer in a phase; `proceed` in all others. Which phases are
@@ -371,6 +372,12 @@ class Runner:
                 self.world.sent.remove(message)
                 return
         raise AssertionError(f"not among {self.world.sent}")
+
+    def _on_dsn(self, rest: str) -> None:
+        wanted = {key: _value(value) for key, _, value in (pair.partition("=") for pair in rest.split())}
+        message = next(one for one in self.world.sent if isinstance(one, m.RcptRequest))
+        assert {key: getattr(message.dsn, key) for key in wanted} == wanted
+        self.world.sent.remove(message)
 
     def _on_count(self, rest: str) -> None:
         name, count = rest.split()

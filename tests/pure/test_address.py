@@ -208,3 +208,49 @@ def test_validity_is_bounded(text: str) -> None:
         assert len(text) <= 255
     if domain_valid(text):
         assert len(text) <= 255
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("jürgen@example.org", "jürgen@example.org"),
+        ("a@Bücher.Example", "a@xn--bcher-kva.Example".lower()),
+        ("用户@例え.jp", "用户@xn--r8jz45g.jp"),
+        ("उ@उदाहरण.परीक्षा", "उ@xn--p1b6ci4b4b3a.xn--11b5bs3a9aj6g"),
+        ("a@x.ü", "a@x.xn--tda"),
+        ("@a.example:ü@b.example", "ü@b.example"),
+        ("ü", "ü@mx.example.com"),
+    ],
+)
+def test_paths_outside_ascii(path: str, address: str) -> None:
+    """With SMTPUTF8 a local part is kept, a domain becomes its A-labels (RFC 6531, RFC 5890)."""
+    assert parse_path(path, "mx.example.com", utf8=True) == address
+    assert mailbox_valid(address)
+    with pytest.raises(AddressError):
+        parse_path(path, "mx.example.com")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["ü b@x.example", "ü\x00@x", "ü\u202e@x", "ü\x85@x", "\ud800@x", ".ü@x", "ü..x@x", "ü.@x", '"ü"@x', "ü(x)@x",
+     "ü@b\uff0ecom", "a@b\u3002com", "a@ü_" + "x" * 70, "a@" + "ü" * 64, "a@-ü", "a@ü-", "a@ü..x", "a@.ü", "a@ü@b\u2024c", "a@☃.example",
+     "ü" * 128 + "@x", "a@½.example"],
+)  # fmt: skip
+def test_what_is_no_path_outside_ascii(path: str) -> None:
+    """Nothing that cannot be seen, looks like syntax, or is too long."""
+    with pytest.raises(AddressError):
+        parse_path(path, "mx.example.com", utf8=True)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_whatever_is_taken_is_one_clean_address(local: str, domain: str) -> None:
+    """An accepted path has a domain in ASCII, no blank, no control character, and is accepted as a mailbox."""
+    try:
+        address = parse_path(f"{local}@{domain}", "mx.example.com", utf8=True)
+    except AddressError:
+        return
+    assert address.isprintable()
+    assert " " not in address
+    assert split(address)[1].isascii()
+    assert mailbox_valid(address)
+    assert parse_path(address, "mx.example.com", utf8=True) == address
