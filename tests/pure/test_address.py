@@ -233,7 +233,8 @@ def test_paths_outside_ascii(path: str, address: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["ü b@x.example", "ü\x00@x", "ü\u202e@x", "ü\x85@x", "\ud800@x", ".ü@x", "ü..x@x", "ü.@x", '"ü"@x', "ü(x)@x",
-     "ü@b\uff0ecom", "a@b\u3002com", "a@ü_" + "x" * 70, "a@" + "ü" * 64, "a@-ü", "a@ü-", "a@ü..x", "a@.ü", "a@ü@b\u2024c", "a@☃.example",
+     "ü@b\uff0ecom", "a@b\u3002com", "a@ü_" + "x" * 70, "a@" + "ü" * 64, "a@-ü", "a@ü-", "a@ü..x", "a@.ü",
+     "a@ü@b\u2024c", "a@☃.example",
      "ü" * 128 + "@x", "a@½.example"],
 )  # fmt: skip
 def test_what_is_no_path_outside_ascii(path: str) -> None:
