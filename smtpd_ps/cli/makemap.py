@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 from smtpd_ps.pure.cdb import HEADER_BYTES, CdbError
 from smtpd_ps.pure.expand_targets import TargetError, parse_targets
-from smtpd_ps.pure.table import MAX_ERRORS, TableKind, parse_entry
+from smtpd_ps.pure.table import MAX_ERRORS, TableKind, goes_on, parse_entry
 from smtpd_ps.pure.table_db import TableDbWriter, open_table_db
 
 USAGE = "usage: makemap_ps [-U] [-d hash|btree] [-o dbfile] [-t aliases|set] file"
@@ -52,13 +52,28 @@ def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         yield first, b"".join(parts)
 
 
+def _continued(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Stripped lines of a mapping, with those that go on in indented ones (aliases(5)) joined as in a table's file."""
+    number, line = 0, b""
+    for following, raw in lines:
+        if line and not line.startswith(b"#") and len(line) <= MAX_LINE_BYTES and goes_on(line, raw):
+            line += b" " + raw.strip(_BLANK)
+            continue
+        if line:
+            yield number, line
+        number, line = following, raw.strip(_BLANK)
+    if line:
+        yield number, line
+
+
 def entries(lines: Iterable[bytes], path: str, kind: MapType) -> Iterator[tuple[str, str]]:
     """Keys, in lower case, and values. Raises MapError at the end for all bad lines, up to MAX_ERRORS."""
     errors: list[str] = []
     seen: set[str] = set()
     table: TableKind = "list" if kind == "set" else "map"
-    for number, raw in logical_lines(lines):
-        line = raw.strip(_BLANK)
+    whole = logical_lines(lines)
+    stripped = ((n, raw.strip(_BLANK)) for n, raw in whole) if kind == "set" else _continued(whole)
+    for number, line in stripped:
         if not line or line.startswith(b"#"):
             continue
         try:

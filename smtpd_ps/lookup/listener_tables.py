@@ -11,7 +11,7 @@ from smtpd_ps.contract.settings import ListenerTables
 from smtpd_ps.lookup.sessions import Session, Sessions
 from smtpd_ps.pure.address import mailbox_valid
 from smtpd_ps.pure.match_tables import match_mailaddrs
-from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.pure.table_values import parse_address, parse_mailaddrs
 
 
@@ -47,7 +47,12 @@ class ListenerDesk:
         if session is not None:
             session.senders = listener.senders
         if listener.hostnames:
-            self._reply(Greet(number, self._name(listener)))
+            try:
+                name = self._name(listener)
+            except TableUnreadable as error:
+                self._warn(str(error))
+                name = ""
+            self._reply(Greet(number, name))
 
     def _name(self, listener: ListenerTables) -> str:
         """What the table has for the listener's address, however that is written."""
@@ -64,11 +69,19 @@ class ListenerDesk:
             self._warn(f"sender out of place in session {query.session:016x}")
             self._reply(SenderReply(query.session, query.transaction, "error"))
             return
-        allowed = self.allows(session, query.sender)
+        try:
+            allowed = self.allows(session, query.sender)
+        except (TableUnreadable, ValueError) as error:
+            self._warn(f"table {session.senders}, user {session.user}: {error}")
+            self._reply(SenderReply(query.session, query.transaction, "error"))
+            return
         self._reply(SenderReply(query.session, query.transaction, "ok" if allowed else "no"))
 
     def allows(self, session: Session, sender: str) -> bool:
-        """Whether the session's user may send as `sender`. Who is not authenticated is not asked (QUIRKS 11)."""
+        """Whether the session's user may send as `sender`. Who is not authenticated is not asked (QUIRKS 11).
+
+        Raises TableUnreadable, and ValueError for an entry of a database that is none.
+        """
         if session.user is None or not session.senders or session.allowed_sender == sender:
             return True
         allowed = self._tables[session.senders].get(session.user)

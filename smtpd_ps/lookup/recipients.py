@@ -87,8 +87,8 @@ class Recipients:
                 self._answer(request, session, TEMPORARY)
                 return
             session.valid_sender = request.sender
-        if session.senders and not self._may_send(session, request.sender):
-            self._answer(request, session, NOT_THAT_SENDER)
+        if session.senders and (refused := self._sender_refused(session, request.sender)) is not None:
+            self._answer(request, session, refused)
             return
         key: _Key | None = self._key(session, request)
         if self._srs is not None and request.recipient[:3].lower() == "srs":
@@ -103,6 +103,13 @@ class Recipients:
             return
         facts = Facts(request.helo.lower(), request.tls, request.sender.lower(), "", "")
         self._decide(session, request.recipient, facts, key, lambda made: self._answer(request, session, made))
+
+    def _sender_refused(self, session: Session, sender: str) -> Refused | None:
+        """Why the session's user may not send as `sender`; None if they may."""
+        try:
+            return None if self._may_send(session, sender) else NOT_THAT_SENDER
+        except (TableUnreadable, ValueError):  # told when smtp asked
+            return TEMPORARY
 
     @staticmethod
     def _key(session: Session, request: RcptRequest) -> _Key:

@@ -1,8 +1,8 @@
 """Builtin filters: conditions on a session, and what is decided where they hold.
 
 Runs in lookup, on what smtp says of a client and what DNS and tables say. A condition that nobody
-can decide now, because DNS does not answer, neither holds nor fails: a refusal that depends on it
-is temporary, and anything else is left out.
+can decide now, because DNS does not answer or a database cannot be read, neither holds nor fails: a
+refusal that depends on it is temporary, and anything else is left out.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from smtpd_ps.contract.settings import FILTER_PHASES, FilterPhase, FilterSettings
-from smtpd_ps.pure.match_tables import (
-    Predicate,
-    client_address,
-    match_domains,
-    match_mailaddrs,
-    match_netaddrs,
-    match_patterns,
-    match_words,
-)  # fmt: skip
-from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.match_service import Service, predicate_of
+from smtpd_ps.pure.match_tables import Predicate, client_address
+from smtpd_ps.pure.table import Table, TableUnreadable
 
 UNKNOWN = "<unknown>"  # what patterns see of a client without a name, as in OpenSMTPD
 _UNDECIDED = "4.4.3 Temporary failure, try again later"
@@ -98,13 +91,13 @@ class Filters:
             case "rdns":
                 return self._name_test(settings)
             case "src" if settings.regex:
-                texts = self._patterns(settings)
+                texts = self._matches(settings, "regex")
                 return lambda facts: texts(_written(facts.address))
             case "src":
-                nets = match_netaddrs(self._keys(settings))
+                nets = self._matches(settings, "netaddr")
                 return lambda facts: nets(facts.address)
             case "helo":
-                helo = self._patterns(settings) if settings.regex else match_domains(self._keys(settings))
+                helo = self._matches(settings, "domain")
                 return lambda facts: helo(facts.helo)
             case "auth":
                 return self._user_test(settings)
@@ -119,28 +112,25 @@ class Filters:
             case never:
                 assert_never(never)
 
-    def _keys(self, settings: FilterSettings) -> Iterable[str]:
-        return self._tables[settings.table].entries
-
-    def _patterns(self, settings: FilterSettings) -> Predicate:
-        return match_patterns(self._keys(settings))
+    def _matches(self, settings: FilterSettings, service: Service) -> Predicate:
+        return predicate_of(self._tables[settings.table], "regex" if settings.regex else service, self._delimiter)
 
     def _mailaddrs(self, settings: FilterSettings) -> Predicate:
         if settings.regex:
-            patterns = self._patterns(settings)
+            patterns = self._matches(settings, "regex")
             return lambda address: patterns(address or "@")
-        return match_mailaddrs(self._keys(settings), self._delimiter)
+        return self._matches(settings, "mailaddr")
 
     def _name_test(self, settings: FilterSettings) -> _Test:
         if not settings.table:
             return lambda facts: None if facts.name is None else facts.name != ""
-        names = self._patterns(settings) if settings.regex else match_domains(self._keys(settings))
+        names = self._matches(settings, "domain")
         return lambda facts: None if facts.name is None else names(facts.name or UNKNOWN)
 
     def _user_test(self, settings: FilterSettings) -> _Test:
         if not settings.table:
             return lambda facts: facts.user is not None
-        users = self._patterns(settings) if settings.regex else match_words(self._keys(settings))
+        users = self._matches(settings, "string")
         return lambda facts: facts.user is not None and users(facts.user)
 
 
@@ -158,7 +148,10 @@ def run(
     for number in range(at, len(steps)):
         step = steps[number]
         settings = step.settings
-        holds = step.test(facts)
+        try:
+            holds = step.test(facts)
+        except TableUnreadable:
+            holds = None
         if step.zones:
             if number != at or listed is None:
                 if names := _listing_names(facts.address, step.zones):

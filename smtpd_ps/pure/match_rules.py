@@ -11,13 +11,11 @@ from itertools import count
 from typing import Literal, assert_never
 
 from smtpd_ps.contract.settings import ConditionSettings, RuleSettings
+from smtpd_ps.pure.match_service import Service, predicate_of
 from smtpd_ps.pure.match_tables import (
     Predicate,
     match_domains,
-    match_mailaddrs,
     match_netaddrs,
-    match_patterns,
-    match_words,
 )  # fmt: skip
 from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.pure.table_program import ProgramTable
@@ -49,7 +47,6 @@ class Facts:
     domain: str  # of the recipient
 
 
-Service = Literal["domain", "mailaddr", "netaddr", "string", "regex"]
 _numbers = count()  # of views: what was decided by one is never taken for a decision of another book's
 
 Detail = Literal["helo", "tls", "sender"]  # what of Facts, beyond the recipient, a rule reads
@@ -156,23 +153,7 @@ class RuleBook:
         made = self._compiled.get((table, service))
         if made is None:
             of = self._tables[table]
-            if isinstance(of, ProgramTable):
-                made = self._compiled[table, service] = of.matcher(service)
-                return made
-            keys, stored = (of.entries, None) if of.patterns is None else (of.patterns, of.entries)
-            match service:
-                case "domain":
-                    made = match_domains(keys, stored)
-                case "mailaddr":
-                    made = match_mailaddrs(keys, self._delimiter, stored)
-                case "netaddr":
-                    made = match_netaddrs(keys, stored)
-                case "string":
-                    made = match_words(keys) if stored is None else stored.__contains__
-                case "regex":
-                    made = match_patterns(of.entries)
-                case _:
-                    assert_never(service)
+            made = of.matcher(service) if isinstance(of, ProgramTable) else predicate_of(of, service, self._delimiter)
             self._compiled[table, service] = made
         return made
 

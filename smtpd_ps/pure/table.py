@@ -103,7 +103,7 @@ def parse_table(
                     errors.append(f"{path}:{number}: this makes the table a list, where a mapping is needed")
                     break
             continue
-        while kind != "list" and below < len(raw) and _goes_on(line, raw[below]):
+        while kind != "list" and below < len(raw) and goes_on(line, raw[below]):
             line += b" " + raw[below].strip(_BLANK)
             below += 1
         try:
@@ -127,7 +127,7 @@ def parse_table(
     return Table(name, kind, entries)
 
 
-def _goes_on(line: bytes, following: bytes) -> bool:
+def goes_on(line: bytes, following: bytes) -> bool:
     """Whether an indented line belongs to a mapping's line before it: a comma ends that or begins this (aliases(5))."""
     more = following.strip(_BLANK)
     if not more or following[:1] not in b" \t" or more.startswith(b"#"):

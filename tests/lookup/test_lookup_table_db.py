@@ -2,17 +2,29 @@
 
 import os
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from smtpd_ps.cli.makemap import make
-from smtpd_ps.contract.settings import ConditionSettings, RuleSettings, TableUse
+from smtpd_ps.contract.messages import Greet, SenderQuery, SenderReply
+from smtpd_ps.contract.settings import (
+    ConditionSettings,
+    FilterSettings,
+    ListenerTables,
+    RuleSettings,
+    TableSettings,
+    TableUse,
+)
 from smtpd_ps.lookup.credentials import schemes_in
+from smtpd_ps.lookup.listener_tables import ListenerDesk
+from smtpd_ps.lookup.sessions import Sessions
 from smtpd_ps.lookup.table_db import read_db
 from smtpd_ps.pure.cdb import HEADER_BYTES
+from smtpd_ps.pure.filter_rules import Facts as FilterFacts
+from smtpd_ps.pure.filter_rules import Filters, Verdict, run
 from smtpd_ps.pure.match_rules import UNSURE, Facts, RuleBook, Source
 from smtpd_ps.pure.table import Table, TableError, TableUnreadable, from_settings, parse_table
 from smtpd_ps.pure.table_db import TableDbWriter
@@ -160,8 +172,6 @@ def test_hash_schemes_are_known_without_reading_all(tmp_path: Path) -> None:
 
 
 def from_settings_of(entries: dict[str, str]) -> Table:
-    from smtpd_ps.contract.settings import TableSettings
-
     return from_settings(TableSettings("t", "inline", "map", tuple(entries.items())))
 
 
@@ -187,3 +197,60 @@ def test_many_entries_cost_no_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert held < 200_000
     assert most < 4_000_000
+
+
+class Broken(Mapping[str, str]):
+    """The entries of a database that cannot be read any more."""
+
+    def __getitem__(self, key: str) -> str:
+        raise TableUnreadable("/t.db: Input/output error")
+
+    def __iter__(self) -> Iterator[str]:
+        raise TableUnreadable("/t.db: Input/output error")
+
+    def __len__(self) -> int:
+        return 1
+
+
+BROKEN = Table("t", "map", Broken(), ())
+
+
+@pytest.mark.parametrize(
+    ("condition", "decision", "answer"),
+    [
+        ("mail-from", "reject", ("reject", "451 4.4.3 Temporary failure, try again later")),
+        ("src", "disconnect", ("disconnect", "421 4.4.3 Temporary failure, try again later")),
+        ("helo", "bypass", ("proceed", "")),
+    ],
+)
+def test_a_filter_over_what_cannot_be_read(condition: str, decision: str, answer: tuple[str, str]) -> None:
+    """It refuses for now, or is left out: nothing gets by because of a failing disk."""
+    phase = {"mail-from": "mail-from", "src": "connect", "helo": "helo"}[condition]
+    settings = FilterSettings("f", (), phase, condition, False, "t", False, decision, "550 no")  # type: ignore[arg-type]
+    steps = Filters([settings], {"t": BROKEN}, "+").steps("f", phase)  # type: ignore[arg-type]
+    facts = FilterFacts("192.0.2.9", "", True, None, "h.example", "a@b.example", "x")
+    verdict = run(steps, facts, [])
+    assert isinstance(verdict, Verdict)
+    assert (verdict.answer, verdict.text) == answer
+    assert verdict.filter == ("f" if decision != "bypass" else "")
+
+
+def test_senders_and_names_that_cannot_be_read() -> None:
+    """smtp hears that nobody can say who may send, and greets with the name it has."""
+    told: list[object] = []
+    warned: list[str] = []
+    sessions = Sessions(RuleBook((), {}, (), (), "+"))
+    session = sessions.open(1, "192.0.2.9", "")
+    assert session is not None
+    sessions.authenticated(session, "bob")
+    listener = ListenerTables(0, "192.0.2.1", hostnames="t", senders="t")
+    desk = ListenerDesk([listener], sessions, {"t": BROKEN}, "+", told.append, warned.append)
+    desk.opened(1, session, 0)
+    desk.requested(SenderQuery(1, 1, "a@b.example"))
+    desk.use({"t": Table("t", "map", {"bob": "a b"})})  # as a database may hold
+    desk.requested(SenderQuery(1, 2, "a@b.example"))
+    assert told == [Greet(1, ""), SenderReply(1, 1, "error"), SenderReply(1, 2, "error")]
+    assert warned == [
+        "/t.db: Input/output error", "table t, user bob: /t.db: Input/output error",
+        'table t, user bob: expected user@domain, @domain or user, found "a b"',
+    ]  # fmt: skip

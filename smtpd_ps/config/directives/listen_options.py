@@ -141,7 +141,7 @@ def _proxies(p: Parser) -> str:
     token = p.peek()
     name = table_argument(p, "proxy-v2 from", "netaddr")
     table = p.draft.tables.get(name)
-    if table is not None and table.kind == "file":
+    if table is not None and table.path:
         p.report(token, f'proxy-v2 from needs its addresses in smtpd.conf, but table "{name}" is a file')
     if table is not None and len(table.entries) > MAX_PROXIES:
         p.report(token, f"proxy-v2 from takes at most {MAX_PROXIES} addresses and networks")
