@@ -21,6 +21,7 @@ from smtpd_ps.contract.settings import (
 from smtpd_ps.lookup.credentials import schemes_in
 from smtpd_ps.lookup.listener_tables import ListenerDesk
 from smtpd_ps.lookup.sessions import Sessions
+from smtpd_ps.lookup.table_asking import TableAsking
 from smtpd_ps.lookup.table_db import read_db
 from smtpd_ps.pure.cdb import HEADER_BYTES
 from smtpd_ps.pure.filter_rules import Facts as FilterFacts
@@ -239,7 +240,7 @@ def test_senders_and_names_that_cannot_be_read() -> None:
     """smtp hears that nobody can say who may send, and greets with the name it has."""
     told: list[object] = []
     warned: list[str] = []
-    sessions = Sessions(RuleBook((), {}, (), (), "+"))
+    sessions = Sessions(RuleBook((), {}, (), (), "+"), TableAsking())
     session = sessions.open(1, "192.0.2.9", "")
     assert session is not None
     sessions.authenticated(session, "bob")
