@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+from smtpd_ps.contract.installation import ALIAS_USER
 from smtpd_ps.contract.settings import ActionKind, ActionSettings, RuleSettings
 from smtpd_ps.contract.values import Account, TargetSource
 from smtpd_ps.pure.address import split
@@ -47,7 +48,6 @@ from smtpd_ps.pure.table_values import parse_userinfo
 MAX_DEPTH = 10
 MAX_NODES = 10_000
 MAX_DELIVERIES = 1000  # what one RcptAccept holds
-ALIAS_USER = "_sps_alias"  # runs the commands and writes the files of alias tables
 
 
 @dataclass(frozen=True, slots=True)

