@@ -142,3 +142,11 @@ def test_values_over_a_bound_of_the_contract(load_text) -> None:
     conf = load_text("match from any for any reject\n")
     with pytest.raises(ConfigurationError, match="SmtpSettings exceeds a bound of the contract"):
         compile_settings(conf, socket_path="/" * 300)
+
+
+def test_users_of_the_system_as_a_userbase(load_text) -> None:
+    """`table ... getpwnam` means what is done without a userbase; lookup gets no such table."""
+    text = "table people getpwnam\naction a maildir userbase <people>\nmatch from any for any action a\n"
+    lookup = compile_settings(load_text(text)).lookup
+    assert lookup.tables == ()
+    assert lookup.actions[0].userbase_table == ""

@@ -18,11 +18,7 @@ OTHERS = {"smtpctl_ps", "encrypt", "dnsbl"}
 # Words that OpenSMTPD reserves and its grammar uses nowhere.
 RESERVED = {"data-line", "noop", "quit", "recipient", "rset", "smtp-in", "smtp-out", "tagged"}
 # Words that are no part of the page yet; each is an error that says so.
-NOT_YET = {
-    "admd", "chroot", "dhe", "expand-only", "forward-only", "group", "hostnames", "mask-src", "masquerade",
-    "max-deferred", "no-dsn", "proc", "proc-exec", "proxy-v2", "received-auth", "senders", "srs", "userbase",
-    "verify",
-}  # fmt: skip
+NOT_YET = {"admd", "chroot", "group", "max-deferred", "proc", "proc-exec"}
 
 
 def literals(text: str, macros: tuple[str, ...] = LITERAL) -> Iterator[str]:
