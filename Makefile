@@ -18,7 +18,7 @@ venv = .venv-$(version)
 bin = $(venv)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help all demo test test-passlib check docs interop bench bench-quick fuzz install clean
+.PHONY: help all demo test test-passlib check docs interop bench bench-backlog bench-quick fuzz install clean
 
 help: ## say what there is (what `make` alone does)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -62,6 +62,10 @@ interop: $(venv)/.test ## delivery to real Dovecot, Cyrus and Postfix, and real 
 bench: $(venv)/.run ## measure it beside OpenSMTPD and Postfix: all workloads, three runs, about 45 minutes
 	@sh .ci/need strace openssl
 	$(bin)/python -m bench $(BENCH)
+
+bench-backlog: $(venv)/.run ## a million queued envelopes: start, memory, show queue; about three minutes
+	@test "$$(id -u)" = 0 || { echo "make bench-backlog needs root"; exit 1; }
+	$(bin)/python -m bench.backlog $(BENCH)
 
 bench-quick: $(venv)/.run ## the same in three minutes: four workloads, fewer messages, one run
 	@sh .ci/need strace openssl

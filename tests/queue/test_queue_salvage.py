@@ -234,3 +234,20 @@ def test_body_files_of_lost_messages_are_kept(spool: Path, tmp_path: Path) -> No
     assert (directory / "bodies/00005eed").read_bytes() == b"a large body"
     store.close()
     bodies.close()
+
+
+def test_an_index_that_rotted_in_a_large_database(spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large database is not read as a whole, but its index is compared with its messages all the same."""
+    monkeypatch.setattr("smtpd_ps.queue.store.embedded.CHECK_ALL_BYTES", 0)
+    directory = fresh(spool, tmp_path)
+    store = EmbeddedStore(directory / "queue.db")
+    assert store.check() == ""
+    store.close()
+    path = directory / "queue.db"
+    data = path.read_bytes()
+    (page,) = [at for at in range(0, len(data), 4096) if data[at] == 0x0A and at]  # the one leaf of the index
+    cell = page + int.from_bytes(data[page + 8 : page + 10], "big")
+    flip(path, cell + 9, 3)  # in the due time of its first entry
+    store = EmbeddedStore(path)
+    assert "index" in store.check()
+    store.close()
