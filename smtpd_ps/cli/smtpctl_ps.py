@@ -51,6 +51,7 @@ class Commands:
             Command(("discover",), self._discover, ("id",)),
             Command(("encrypt",), lambda given: encrypt(given), ("[string]",)),
             Command(("explain",), lambda given: explain(self._state_dir, given, self._json), ("option", "...")),
+            Command(("import",), self._import, ("directory", "[--key file]", "...")),
             Command(("log", "brief"), lambda _given: self._order(m.SetLog(0, 0))),
             Command(("log", "verbose"), lambda _given: self._order(m.SetLog(0, 1))),
             Command(("monitor",), lambda _given: monitor(self._state_dir)),
@@ -99,6 +100,11 @@ class Commands:
         from smtpd_ps.cli.spf_walk import spf_walk  # brings the resolver, for this command alone
 
         return spf_walk(given)
+
+    def _import(self, given: Sequence[str]) -> int:
+        from smtpd_ps.cli.import_spool import import_spool  # brings the store, for this command alone
+
+        return import_spool(self._state_dir, given)
 
     def _top(self) -> int:
         from smtpd_ps.cli.top import top  # brings termios and more, for this command alone

@@ -1,9 +1,7 @@
 """smtpd_ps(8): read the configuration, check it, become the daemon. Runs as root, becomes the parent."""
 
-import fcntl
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +10,13 @@ from smtpd_ps import __version__, osdep
 from smtpd_ps.cli.arguments import UsageError, parse_options
 from smtpd_ps.cli.queue_key import KeyProblem, key_at_start, refuse_reload
 from smtpd_ps.cli.setup import ensure_state, missing_users
+from smtpd_ps.cli.state_lock import hold
 from smtpd_ps.config.compile import Slices, compile_settings
 from smtpd_ps.config.files import check_files
 from smtpd_ps.config.load import load
 from smtpd_ps.config.model import Configuration, ConfigurationError, Problem
 from smtpd_ps.config.system import SystemEnvironment
-from smtpd_ps.contract.installation import ACCOUNTS, StatePaths, paths
+from smtpd_ps.contract.installation import ACCOUNTS, paths
 from smtpd_ps.contract.values import Process
 from smtpd_ps.keys.check import check_pair
 from smtpd_ps.parent.daemon import Daemon
@@ -29,8 +28,7 @@ from smtpd_ps.parent.plan import make_plan
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.title import set_title
 
-LOCK_SECS = 1.0  # for a daemon that was killed to be gone
-OLD_CHILDREN_SECS = 10.0  # for its children to follow
+OLD_CHILDREN_SECS = 10.0  # for the children of a daemon that was killed to follow it
 
 USAGE = """\
 smtpd_ps {version}
@@ -177,7 +175,7 @@ def start(options: Options, slices: Slices) -> int:
     osdep.close_from(3)  # whatever the caller left open is not for the daemon
     try:
         ensure_state(options.state_dir, privileged=not options.unprivileged)
-        lock = _lock(state)
+        lock = hold(state)
         # A pid file is left by a daemon that was killed: its children may be about to end.
         killed = os.path.lexists(state.pid_file)
         sockets = listeners.prepare(slices.smtp.listeners, OLD_CHILDREN_SECS if killed else 0.0)
@@ -225,22 +223,6 @@ def _remove(path: str, log: Log) -> None:
         Path(path).unlink(missing_ok=True)
     except OSError as error:  # the file system became read-only
         log.warning(f"left behind: {error}")
-
-
-def _lock(state: StatePaths) -> int:
-    """Hold the state directory; a second daemon on it is refused."""
-    fd = os.open(f"{state.run}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    deadline = time.monotonic() + LOCK_SECS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(fd)
-                raise OSError(f"{state.run}: another smtpd_ps is running here") from None
-            time.sleep(0.02)
-        else:
-            return fd
 
 
 class _Detach:

@@ -25,7 +25,7 @@ class Command:
 
     def takes(self, count: int) -> bool:
         """Whether `count` arguments are right."""
-        needed = sum(1 for name in self.arguments if not name.startswith("["))
+        needed = sum(1 for name in self.arguments if not name.startswith(("[", "...")))
         return needed <= count and (count <= len(self.arguments) or "..." in self.arguments[-1:])
 
 
