@@ -15,8 +15,10 @@ from smtpd_ps.lookup.addresses import AddressBook, HostAddresses
 from smtpd_ps.lookup.mail_hosts import MailExchangers, MailHosts
 from smtpd_ps.lookup.resolver import Status
 from smtpd_ps.lookup.table_asking import TableAsking
+from smtpd_ps.lookup.table_client import Answer
 from smtpd_ps.pure.relay_url import Protocol, RelayUrl, RelayUrlError, parse_host_port, parse_relay_url
 from smtpd_ps.pure.table import Table, TableUnreadable
+from smtpd_ps.pure.table_program import ProgramTable
 from smtpd_ps.pure.table_values import parse_address, split_credentials
 from smtpd_ps.runtime.loop import Loop
 
@@ -78,8 +80,11 @@ class _RelayAction:
         chosen = self.settings
         auth = tables.get(chosen.relay_auth_table)
         self.credentials = auth.serving("credentials") if auth is not None else None
+        self.fetched = ""  # the table of a program, which gives the next host each time
         if chosen.relay_host_table:
-            self.urls = tuple(parse_relay_url(text) for text in tables[chosen.relay_host_table].entries)
+            hosts = tables[chosen.relay_host_table]
+            self.fetched = hosts.name if isinstance(hosts, ProgramTable) else ""
+            self.urls = tuple(parse_relay_url(text) for text in hosts.entries)
         self.domains: Mapping[str, str] | None = None
         if chosen.relay_domain_table:
             self.domains = tables[chosen.relay_domain_table].serving("relayhost").entries
@@ -143,10 +148,28 @@ class RelayRoutes:
             url = action.urls[action.turn % len(action.urls)]
             action.turn += not only_asking
             _Hosts(self, query.query, action, (url, *action.backup_urls), done).start(self._book)
+        elif action.fetched:
+            client = self._asking.clients[action.fetched]
+            client.fetch("relayhost", partial(self._fetched, query, action, done))
         elif action.by_host:
             done(_no_route(query.query, f"No host in the table of action {action.name}"))
         else:
             self._exchangers.find(query.domain, partial(self._by_mx, query.query, action, done))
+
+    def _fetched(self, query: RouteQuery, action: _RelayAction, done: Done, answer: Answer) -> None:
+        """The host that a program gave."""
+        why = answer.why
+        if answer.status == "found":
+            try:
+                url = parse_relay_url(answer.value)
+            except RelayUrlError as error:
+                why = f"table {action.fetched}: {error}"
+            else:
+                _Hosts(self, query.query, action, (url, *action.backup_urls), done).start(self._book)
+                return
+        if why:
+            self._warn(f"action {action.name}: no usable host: {why}")
+        done(_no_route(query.query, f"No host in the table of action {action.name}"))
 
     def _by_domain(
         self, query: RouteQuery, action: _RelayAction, done: Done, text: str | TableUnreadable | None
@@ -248,7 +271,7 @@ class _Hosts:
             self._done(_no_route(self._number, faults[0]))
             return
         # With several hosts the next question gets the next one.
-        ttl_secs = routes.ttl_secs(action, expires) if len(action.urls) <= 1 else MIN_TTL_SECS
+        ttl_secs = routes.ttl_secs(action, expires) if len(action.urls) <= 1 and not action.fetched else MIN_TTL_SECS
         if faults or any(url.label for url in self._urls):
             ttl_secs = min(ttl_secs, TABLES_TTL_SECS)
         self._done(Route(self._number, tuple(hosts), ttl_secs, False, "", action.sources, action.helo_names))

@@ -58,7 +58,6 @@ TABLE = [
     ),
     ("table t ldap:/x\naction a relay src <t>", '2: src cannot ask a program yet, which table "t" is'),
     ("table t ldap:/x\naction a relay helo-src <t>", '2: helo-src cannot ask a program yet, which table "t" is'),
-    ("table t ldap:/x\naction a relay host <t>", '2: host cannot ask a program yet, which table "t" is'),
     (
         'table t ldap:/x\nfilter f phase helo match rdns <t> reject "550 x"',
         '2: rdns cannot ask a program yet, which table "t" is',

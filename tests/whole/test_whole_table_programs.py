@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.certs import make_key, write_acme
 from support.daemon import Daemon, cli, running, wait_until
+from support.sink import sinking
 
 PROGRAM = Path(__file__).parents[1] / "support" / "table_program.py"
 Entries = dict[str, dict[str, str]]
@@ -117,6 +118,25 @@ match from src <t> for domain "relay.test" action out
         assert (now["name"], now["state"], now["restarts"], now["in_flight"]) == ("t", "running", 0, 0)
         assert now["asked"] > 8 and now["failed"] == 0 and now["p99_usecs"] >= now["p50_usecs"] > 0
         assert now["offers"] == "alias domain netaddr"
+
+
+def test_the_hosts_of_a_relay() -> None:
+    """`host` fetches the next one for each question, `domain` looks one up."""
+    rules = """
+listen on 127.0.0.1 port {port} hostname mx.test
+action next relay host <t>
+action by relay domain <t>
+match from any for domain "next.test" action next
+match from any for any action by
+"""
+    with sinking() as first, sinking() as second:
+        hosts = {"": f"smtp://127.0.0.1:{first.port}", "by.test": f"smtp://127.0.0.1:{second.port}"}
+        with world("good", {"relayhost": hosts}, rules) as made:
+            with made.daemon.smtp() as client:
+                client.sendmail("a@client.test", ["x@next.test", "y@by.test"], "Subject: x\r\n\r\nbody\r\n")
+            made.daemon.wait_empty()
+            assert [mail.recipients for mail in first.mails] == [["x@next.test"]]
+            assert [mail.recipients for mail in second.mails] == [["y@by.test"]]
 
 
 def test_a_slow_table_delays_only_who_needs_it() -> None:

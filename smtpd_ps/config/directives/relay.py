@@ -150,11 +150,11 @@ def mail_from_valid(text: str) -> bool:
 
 def _hosts(p: Parser, draft: _Draft) -> None:
     token = p.peek()
-    name = table_argument(p, "host", "relayhosts")
+    name = table_argument(p, "host", "relayhosts", programs=True)
     table = p.draft.tables.get(name)
     if table is None or table.kind == "map":
         return
-    if table.kind in ("file", "db"):
+    if table.kind in ("file", "db", "program"):
         draft.set(host_table=name)
     else:
         draft.set(hosts=_urls(p, draft, token, table))
