@@ -1,5 +1,6 @@
 """Databases in the real daemon: read in confined lookup, made anew while it runs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,9 @@ def test_databases() -> None:
 
         asked = ["Bob@One.test", "x@one.test", "any@sub.two.test", "bob@three.test", "team@aliased.test"]
         assert [code(rcpt) for rcpt in asked] == [250, 524, 250, 550, 250]
+        if os.getuid() == 0:
+            audit = cli("smtpctl_ps", "--state-dir", str(daemon.state), "audit")
+            assert audit.returncode == 0, audit.stdout  # lookup holds three databases, and nothing beyond its policy
         make(here, "domains", "three.test\n", "-t", "set")
         wait_until("the new domains are used", lambda: code("bob@three.test") == 524)
         assert code("bob@one.test") == 550
