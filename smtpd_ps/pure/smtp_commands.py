@@ -284,6 +284,10 @@ def _data_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
     session.data_wanted()
 
 
+def _bdat(session: ServerSession, argument: str | None) -> None:
+    session.chunk_wanted(argument or "")
+
+
 def _rset(session: ServerSession, _argument: str | None) -> None:
     session.filtered("rset", "", "", _rset_agreed)
 
@@ -325,6 +329,7 @@ COMMANDS: dict[str, Command] = {
     "MAIL": Command(_mail, Phase.READY),
     "RCPT": Command(_rcpt, Phase.MAIL),
     "DATA": Command(_data, Phase.MAIL, bare=True),
+    "BDAT": Command(_bdat, Phase.ANY | Phase.REFUSED),
     "RSET": Command(_rset, Phase.GREETED, bare=True),
     "NOOP": Command(_noop, Phase.ANY),
     "HELP": Command(_help, Phase.ANY, bare=True),

@@ -1,4 +1,4 @@
-"""The DATA phase of SMTP: find the end of a message, unstuff its dots, notice what is refused.
+"""A message as DATA or BDAT brings it: find its end, unstuff its dots, notice what is refused.
 
 Runs in smtp on the bytes of remote clients. Only CRLF.CRLF ends a message (RFC 5321 4.1.1.4), so
 no form of SMTP smuggling (CVE-2023-51764 and its kin) splits one: bare CR and LF are faults of
@@ -25,25 +25,98 @@ class Fault(IntFlag):
     TOO_BIG = 8
 
 
-class DataReader:
-    """Reads one message. `max_bytes` bounds it, dots unstuffed and line ends counted.
+class MessageReader:
+    """Reads one message, whose bytes `max_bytes` bounds, dots unstuffed and line ends counted.
 
     `faults`, `eight_bit` and `size_bytes` (stops counting at a fault of size) depend on the
     bytes alone and not on how they were cut into blocks.
     """
 
-    __slots__ = ("_held", "_line_bytes", "_max_bytes", "_started", "done", "eight_bit", "faults", "rest", "size_bytes")
+    __slots__ = ("_held", "_line_bytes", "_max_bytes", "done", "eight_bit", "faults", "rest", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held = b"\r\n"  # as if before the first line; kept back: what may be the end's beginning
-        self._started = False
+        self._held = b""  # kept back
         self._line_bytes = 0  # of the line that the last block left open
         self.done = False
         self.rest = b""  # what followed the end
         self.faults = 0
         self.eight_bit = False
         self.size_bytes = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a block; return what it adds to the message."""
+        raise NotImplementedError
+
+    def finish(self) -> bytes:
+        """The message ends here; what that adds to it."""
+        raise NotImplementedError
+
+    def _examine(self, block: bytes) -> None:
+        size = len(block)
+        self.size_bytes += size
+        if self.size_bytes > self._max_bytes:
+            self.faults |= Fault.TOO_BIG
+        if has_bare_line_end(block):
+            self.faults |= Fault.BARE
+        if b"\0" in block:
+            self.faults |= Fault.NUL
+        if not self.eight_bit and not block.isascii():
+            self.eight_bit = True
+        last = block.rfind(b"\n")
+        if last < 0:
+            longest = self._line_bytes = self._line_bytes + size
+        else:
+            longest = self._line_bytes + block.find(b"\n") + 1
+            self._line_bytes = size - last - 1
+            if size > MAX_LINE and has_long_line(block, MAX_LINE):
+                longest = size
+        if longest > MAX_LINE:
+            self.faults |= Fault.LONG_LINE
+
+
+class ChunkReader(MessageReader):
+    """Reads the chunks of BDAT, put together: whoever feeds it says where the message ends.
+
+    The bytes are the message as they are, dots too. The rules for line ends are those of DATA, since
+    it may have to go on by that; a last line that is open is closed.
+    """
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a block; return what it adds to the message."""
+        if self._held:
+            data = self._held + data
+        self._held = b"\r" if data.endswith(b"\r") else b""  # its LF may be in the next block
+        block = data[:-1] if self._held else data
+        if block:
+            self._examine(block)
+        return block
+
+    def finish(self) -> bytes:
+        """The last chunk has come; what its end adds."""
+        if self.done:
+            return b""
+        self.done = True
+        if self._held:
+            self.faults |= Fault.BARE
+            return b""
+        if not self._line_bytes:
+            return b""
+        self._examine(b"\r\n")
+        return b"\r\n"
+
+
+class DataReader(MessageReader):
+    """Reads what follows DATA, to CRLF.CRLF."""
+
+    __slots__ = ("_started",)
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self._held = b"\r\n"  # as if before the first line; later what may be the end's beginning
+        self._started = False
 
     def feed(self, data: bytes) -> bytes:
         """Take a block; return what it adds to the message. At the end `done` and `rest` are set."""
@@ -72,28 +145,6 @@ class DataReader:
             block = block[2:]
         self._examine(block)
         return block
-
-    def _examine(self, block: bytes) -> None:
-        size = len(block)
-        self.size_bytes += size
-        if self.size_bytes > self._max_bytes:
-            self.faults |= Fault.TOO_BIG
-        if has_bare_line_end(block):
-            self.faults |= Fault.BARE
-        if b"\0" in block:
-            self.faults |= Fault.NUL
-        if not self.eight_bit and not block.isascii():
-            self.eight_bit = True
-        last = block.rfind(b"\n")
-        if last < 0:
-            longest = self._line_bytes = self._line_bytes + size
-        else:
-            longest = self._line_bytes + block.find(b"\n") + 1
-            self._line_bytes = size - last - 1
-            if size > MAX_LINE and has_long_line(block, MAX_LINE):
-                longest = size
-        if longest > MAX_LINE:
-            self.faults |= Fault.LONG_LINE
 
 
 def _end_begun(data: bytes) -> int:

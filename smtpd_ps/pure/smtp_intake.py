@@ -11,7 +11,7 @@ from zlib import crc32
 from smtpd_ps.contract.values import INLINE_BODY_BYTES
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.header_addresses import MAX_GROWTH_BYTES, AddressFields
-from smtpd_ps.pure.smtp_data import DataReader, Fault
+from smtpd_ps.pure.smtp_data import ChunkReader, DataReader, Fault, MessageReader
 from smtpd_ps.pure.smtp_header import (
     MAX_HEADER_BYTES,
     Header,
@@ -23,7 +23,7 @@ from smtpd_ps.pure.smtp_header import (
 )  # fmt: skip
 
 _ADDED_BYTES = 512 + MAX_GROWTH_BYTES  # Date, Message-ID and domains: no more is added but Received
-_SWALLOW_BYTES = 64 << 20  # beyond twice the limit; then the connection is closed
+SWALLOW_BYTES = 64 << 20  # beyond twice the limit; then the connection is closed
 
 _FAULTS = (
     (Fault.BARE, say.BARE_LINE_END),
@@ -35,7 +35,8 @@ _FAULTS = (
 
 class Intake:
     """One message. `received` goes on top; `date` and `message_id`, header lines, are added where
-    the message lacks them ("" to leave it alone), and `addresses` says what becomes of To, Cc and From.
+    the message lacks them ("" to leave it alone), and `addresses` says what becomes of To, Cc and From. A
+    `chunked` one ends with `finish`, another by itself.
     """  # fmt: skip
 
     __slots__ = (
@@ -44,9 +45,16 @@ class Intake:
     )  # fmt: skip
 
     def __init__(
-        self, max_bytes: int, received: bytes, addresses: AddressFields, date: str = "", message_id: str = ""
+        self,
+        max_bytes: int,
+        received: bytes,
+        addresses: AddressFields,
+        date: str = "",
+        message_id: str = "",
+        *,
+        chunked: bool = False,
     ) -> None:
-        self._reader = DataReader(max_bytes)
+        self._reader: MessageReader = ChunkReader(max_bytes) if chunked else DataReader(max_bytes)
         self._max_bytes = max_bytes
         self._received = received
         self._addresses = addresses
@@ -76,7 +84,7 @@ class Intake:
     @property
     def hopeless(self) -> bool:
         """Whether the client goes on and on with a message that is too big."""
-        return self._reader.size_bytes > 2 * self._max_bytes + _SWALLOW_BYTES
+        return self._reader.size_bytes > 2 * self._max_bytes + SWALLOW_BYTES
 
     @property
     def size_bytes(self) -> int:
@@ -97,7 +105,13 @@ class Intake:
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; return what is to be appended to the spool file (if it is `in_file`)."""
-        block = self._reader.feed(data)
+        return self._add(self._reader.feed(data))
+
+    def finish(self) -> bytes:
+        """The last chunk has come; the same of what its end adds."""
+        return self._add(self._reader.finish())
+
+    def _add(self, block: bytes) -> bytes:
         if self._reader.faults or self._refusal:
             self._kept.clear()
             return b""

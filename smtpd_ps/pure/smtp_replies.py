@@ -59,6 +59,7 @@ BAD_ORCPT = b"553 ORCPT address syntax error\r\n"
 TOO_MANY_RECIPIENTS = b"451 4.5.3 Too many recipients: Too many recipients\r\n"
 NO_RECIPIENT = b"503 5.5.4 Invalid command arguments: No recipient specified\r\n"
 
+BAD_CHUNK = b"501 5.5.4 Invalid command arguments: BDAT needs a number of bytes, and LAST at the end\r\n"
 BARE_LINE_END = b"550 5.6.11 Bare CR or LF in message\r\n"
 NUL_BYTE = b"550 5.6.0 NUL byte in message\r\n"
 DATA_LINE_TOO_LONG = b"500 5.0.0 Line too long\r\n"

@@ -28,6 +28,7 @@ class State(Enum):
     AUTH_DELAY = "a moment, before a 535", False, False
     PEER_WAIT = "lookup, to say who the client is, before the 354", False, False
     DATA = "message bytes", False, True
+    CHUNK = "the bytes of a chunk", False, True
     FILE_WAIT = "queue, to open a spool file", False, False
     GREET_WAIT = "lookup, to say who the client is, before the filters are asked", False, False
     FILTER_WAIT = "lookup, to apply filters", False, False
@@ -56,8 +57,9 @@ class Phase:
     FRESH: Final = 1  # no HELO yet
     READY: Final = 2  # greeted, no transaction
     MAIL: Final = 4  # in a transaction
-    GREETED: Final = READY | MAIL
-    ANY: Final = FRESH | READY | MAIL
+    CHUNKS: Final = 16  # in a message, between its chunks
+    GREETED: Final = READY | MAIL | CHUNKS
+    ANY: Final = FRESH | READY | MAIL | CHUNKS
     REFUSED: Final = 8  # a filter does not want the client, who may only leave (RFC 5321 3.1)
 
 
@@ -138,7 +140,7 @@ class Service:
         keywords = ["8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {self.settings.max_message_bytes}"]
         if self.listener.dsn:
             keywords.append("DSN")
-        keywords += ["PIPELINING", "SMTPUTF8"]
+        keywords += ["PIPELINING", "SMTPUTF8", "CHUNKING"]
         if self.offers_starttls(secure):
             keywords.append("STARTTLS")
         if self.offers_auth(secure, authenticated):

@@ -11,7 +11,7 @@ from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.address import domain_valid
 from smtpd_ps.pure.smtp_commands import COMMANDS, authenticate, password_given, user_given
 from smtpd_ps.pure.smtp_service import Action, Phase, Rest, StartTls, State, Wait
-from smtpd_ps.pure.smtp_session_mail import MailSession
+from smtpd_ps.pure.smtp_session_chunks import ChunkSession
 
 MAX_COMMAND = 2047  # OpenSMTPD's; RFC 5321 4.5.3.1.4 asks for 512
 MAX_WAITING = 4096  # command bytes kept while an answer is due; beyond it the client waits
@@ -19,7 +19,7 @@ MAX_RCPT_IN_FLIGHT = 64
 MAX_ACTIONS = 64  # in one go: a segment full of commands holds up nobody else, nor grows a mountain of replies
 
 
-class ServerSession(MailSession):
+class ServerSession(ChunkSession):
     """One client's session. Every public method returns the actions to carry out, in order.
 
     `finished` is set when the session may be forgotten: it is closed, and nothing that lookup or
@@ -211,6 +211,12 @@ class ServerSession(MailSession):
                     at = 0
                     break
                 buffer, at = rest, 0
+                continue
+            if self.state is State.CHUNK:
+                left = self._read_chunk(buffer[at:] if at else buffer)
+                buffer, at = left or b"", 0
+                if left is None:
+                    break
                 continue
             if not self.state.reads_lines or at >= len(buffer) or self._resting:
                 break

@@ -11,12 +11,23 @@ from smtpd_ps.pure.smtp_service import Action, Close, Phase, Service, State
 from smtpd_ps.pure.smtp_transaction import Transaction
 
 
+class Chunk:
+    """A chunk of BDAT whose bytes are on their way; with a `refusal` they are swallowed, and it is said then."""
+
+    __slots__ = ("last", "left", "refusal", "size")
+
+    def __init__(self, size: int, last: bool) -> None:
+        self.size = self.left = size
+        self.last = last
+        self.refusal = b""
+
+
 class SessionBase:
     """The state of one session, and its outgoing side."""
 
     __slots__ = (
-        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_draining", "_errors", "_logged", "_named", "_out",
-        "_peer_known", "_resting", "_text", "_transactions",
+        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_chunk", "_draining", "_errors", "_logged", "_named",
+        "_out", "_peer_known", "_resting", "_text", "_transactions",
         "active", "address", "authenticated", "extended", "filters", "finished", "helo", "hostname", "id", "mails",
         "name", "phase", "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
@@ -55,6 +66,7 @@ class SessionBase:
         self.transaction: Transaction | None = None
         phases = service.listener.filter_phases
         self.filters = Filters(phases) if phases else None
+        self._chunk: Chunk | None = None  # of BDAT, while it is read or filters are asked
         self._block = b""  # for the spool file that is being opened
 
     # The transaction.
@@ -98,6 +110,14 @@ class SessionBase:
             self.transaction.refuse(self._text, line)
         else:
             self._refuse_now(line, self._text)
+
+    def refuse_message(self, line: bytes) -> None:
+        """Refuse DATA, or BDAT once its chunk is swallowed."""
+        if self._chunk is None:
+            self.refuse(line)
+        else:
+            self._chunk.refusal = line
+            self.state = State.CHUNK
 
     def _refuse_now(self, line: bytes, command: str) -> None:
         """Send and log it; too many 5xx end the session."""

@@ -78,7 +78,7 @@ class FilterSession(SessionBase):
             self._log_refused(line, self._text)
             self.end("filter", line)
             return
-        self.refuse(line)
+        self.refuse_message(line)
         if self._draining and filters.phase == "commit":
             self._shut_down()
 

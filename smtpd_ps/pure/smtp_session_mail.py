@@ -58,8 +58,9 @@ class MailSession(FilterSession):
 
     def _resume_data(self) -> None:
         self._block = b""
-        self.state = State.DATA
+        self.state = State.DATA if self._chunk is None else State.CHUNK
         if self._intake.done:
+            self._chunk = None
             self._message_ended(self._intake)
         self._run()
 
@@ -109,7 +110,18 @@ class MailSession(FilterSession):
         if not data:
             return None
         self.active = True
-        block = intake.feed(data)
+        if self._pass_on(intake.feed(data)):
+            return intake.rest if intake.done else b""
+        if intake.done:
+            self._message_ended(intake)
+            return intake.rest
+        if intake.hopeless:
+            self.end("message too big", intake.refusal())
+        return None
+
+    def _pass_on(self, block: bytes) -> bool:
+        """Have what the message became longer by written to its file; whether that is asked for only now."""
+        intake = self._intake
         if block:
             self._out.append(WriteBody(block))
         elif intake.outgrown:
@@ -119,13 +131,8 @@ class MailSession(FilterSession):
                 tx.queue_knows = tx.id_used = True
                 self._out.append(m.BodyOpen(self.id, tx.number, tx.msgid))
                 self.state = State.FILE_WAIT
-                return intake.rest if intake.done else b""
-        if intake.done:
-            self._message_ended(intake)
-            return intake.rest
-        if intake.hopeless:
-            self.end("message too big", intake.refusal())
-        return None
+                return True
+        return False
 
     # Transactions.
 
@@ -182,7 +189,7 @@ class MailSession(FilterSession):
                 self._refuse_now(slot.reply, slot.command)
 
     def data_wanted(self) -> None:
-        """DATA: reply 354, once it is known who the client is."""
+        """DATA or BDAT: take the message, once it is known who the client is."""
         if self._peer_known:
             self._begin_data()
         else:
@@ -210,17 +217,22 @@ class MailSession(FilterSession):
             received = JUNK_HEADER + received
         masquerade = listener.masquerade and self.authenticated
         addresses = AddressFields(self.hostname, tx.sender if masquerade else "")
+        chunked = self._chunk is not None
         if service.submission:
             message_id = f"Message-ID: <{service.random_bits():016x}@{self.hostname}>\r\n"
             date_line = f"Date: {date}\r\n"
-            tx.intake = Intake(service.settings.max_message_bytes, received, addresses, date_line, message_id)
         else:
-            tx.intake = Intake(service.settings.max_message_bytes, received, addresses)
-        self.state = State.DATA
-        self._out.append(say.SEND_MESSAGE)
+            date_line = message_id = ""
+        size = service.settings.max_message_bytes
+        tx.intake = Intake(size, received, addresses, date_line, message_id, chunked=chunked)
+        if chunked:
+            self.state = State.CHUNK
+        else:
+            self.state = State.DATA
+            self._out.append(say.SEND_MESSAGE)
 
     def _message_ended(self, intake: Intake) -> None:
-        """CRLF.CRLF has come."""
+        """CRLF.CRLF has come, or the last chunk."""
         if self.filters is None:
             self.store()
         else:

@@ -101,7 +101,7 @@ class Connection:
         """Read only while what comes can be kept small."""
         session = self.session
         stop = not session.wants_data or stream.unsent_bytes > MAX_UNSENT_BYTES
-        if not stop and session.state is State.DATA and self._server.congested:
+        if not stop and session.state in (State.DATA, State.CHUNK) and self._server.congested:
             stop = True
             self._server.wait_for_queue(self)
         if stop == self._paused:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from smtpd_ps.pure.smtp_data import MAX_LINE, DataReader, Fault
+from smtpd_ps.pure.smtp_data import MAX_LINE, ChunkReader, DataReader, Fault
 
 
 def slow_reference(wire: bytes) -> tuple[bytes, int, bytes] | None:
@@ -125,3 +125,43 @@ def test_empty_message() -> None:
     assert reader.done
     assert body == b""
     assert reader.rest == b"QUIT\r\n"
+
+
+def read_chunks(data: bytes, steps: list[int]) -> tuple[bytes, int, bool, int]:
+    """The message of BDAT, whatever way it is cut: bytes, faults, eight_bit, size."""
+    reader = ChunkReader(1000)
+    out = b""
+    for step in steps:
+        out += reader.feed(data[:step])
+        data = data[step:]
+    out += reader.feed(data) + reader.finish()
+    assert reader.done
+    return out, reader.faults, reader.eight_bit, reader.size_bytes
+
+
+_BYTES = st.lists(st.sampled_from([b"a", b".", b"\r\n", b"\r", b"\n", b"\0", b"\xff", b"x" * 300])).map(b"".join)
+
+
+@given(_BYTES, st.lists(st.integers(0, 20)))
+def test_chunks_may_be_cut_anywhere(data: bytes, steps: list[int]) -> None:
+    """Bytes and faults are those of the whole message; a clean one is kept as it is, its last line closed."""
+    whole = read_chunks(data, [])
+    assert read_chunks(data, steps) == whole
+    out, faults, eight_bit, size = whole
+    if not faults:
+        assert out == (data if not data or data.endswith(b"\r\n") else data + b"\r\n")
+        assert size == len(out)
+    assert eight_bit == (b"\xff" in data)
+    assert bool(faults & Fault.NUL) == (b"\0" in data)
+    bare = data.replace(b"\r\n", b"")
+    assert bool(faults & Fault.BARE) == (b"\r" in bare or b"\n" in bare)
+
+
+@given(st.lists(st.sampled_from([b"a", b".", b"..", b"", b"\xff.", b"x" * 30])))
+def test_chunks_and_data_give_the_same_message(lines: list[bytes]) -> None:
+    """A message is the same whether it comes by BDAT or, with its dots stuffed, by DATA."""
+    message = b"".join(line + b"\r\n" for line in lines)
+    reader = DataReader(10**6)
+    by_data = reader.feed(b"".join((b"." if line[:1] == b"." else b"") + line + b"\r\n" for line in lines) + b".\r\n")
+    assert reader.done
+    assert read_chunks(message, [])[0] == by_data == message

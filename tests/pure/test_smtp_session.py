@@ -109,7 +109,7 @@ def test_a_session_may_end_while_it_rests() -> None:
     world.do(world.session.disconnected(""))
     world.release("rest")
     assert world.session.finished
-    assert len(world.lines()) < MAX_ACTIONS + 10
+    assert len(world.lines()) < MAX_ACTIONS + 12
 
 
 @pytest.mark.parametrize("number", [-1, 1, 5])
