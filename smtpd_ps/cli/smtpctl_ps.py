@@ -12,9 +12,12 @@ from smtpd_ps.cli.audit import run as run_audit
 from smtpd_ps.cli.encrypt import encrypt
 from smtpd_ps.cli.explain import explain
 from smtpd_ps.cli.monitor import monitor
+from smtpd_ps.cli.network_shows import network
 from smtpd_ps.cli.setup import run_setup
 from smtpd_ps.cli.words import Command, WordError, find
 from smtpd_ps.contract import messages as m
+from smtpd_ps.pure.address import domain_valid
+from smtpd_ps.pure.table_values import parse_address
 
 MAX_NAME = 255  # contract.values.Name
 EXIT_USAGE = 255  # as OpenSMTPD's smtpctl for an unknown command
@@ -58,19 +61,27 @@ class Commands:
             Command(("pause", "envelope"), lambda given: self._pause_envelope(given, True), ("id|all",)),
             Command(("pause", "mda"), lambda _given: self._order(m.Pause(0, "mda", True))),
             Command(("pause", "mta"), lambda _given: self._order(m.Pause(0, "mta", True))),
+            Command(("pause", "mta", "from"), lambda given: self._block(given, True), ("addr", "for", "domain")),
             Command(("pause", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", True))),
             Command(("reload",), lambda _given: self._order(m.Reload(0))),
             Command(("remove",), self._remove, ("id|all",)),
             Command(("resume", "envelope"), lambda given: self._pause_envelope(given, False), ("id|all",)),
             Command(("resume", "mda"), lambda _given: self._order(m.Pause(0, "mda", False))),
             Command(("resume", "mta"), lambda _given: self._order(m.Pause(0, "mta", False))),
+            Command(("resume", "mta", "from"), lambda given: self._block(given, False), ("addr", "for", "domain")),
+            Command(("resume", "route"), self._resume_route, ("route-id|all",)),
             Command(("resume", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", False))),
             Command(("schedule",), self._schedule, ("id|all",)),
             Command(("setup",), self._setup, ("[--check]",)),
             Command(("show", "corrupt"), lambda _given: shows.corrupt(self._state_dir, self._json)),
             Command(("show", "envelope"), self._show_envelope, ("envelope-id",)),
+            Command(("show", "hosts"), lambda _given: network(self._state_dir, "hosts", self._json)),
+            Command(("show", "hoststats"), lambda _given: network(self._state_dir, "hoststats", self._json)),
             Command(("show", "message"), self._show_message, ("id",)),
+            Command(("show", "mta", "paused"), lambda _given: network(self._state_dir, "paused", self._json)),
             Command(("show", "queue"), self._show_queue, ("[message-id]",)),
+            Command(("show", "relays"), lambda _given: network(self._state_dir, "relays", self._json)),
+            Command(("show", "routes"), lambda _given: network(self._state_dir, "routes", self._json)),
             Command(("show", "stats"), lambda _given: shows.stats(self._state_dir, self._json)),
             Command(("show", "status"), lambda _given: shows.status(self._state_dir, self._json)),
             Command(("show", "tables"), lambda _given: shows.programs(self._state_dir, "table", self._json)),
@@ -148,6 +159,25 @@ class Commands:
     def _schedule(self, given: Sequence[str]) -> int:
         evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
         return self._count(m.Schedule(0, evpid, msgid), "scheduled")
+
+    def _block(self, given: Sequence[str], blocked: bool) -> int:
+        address, word, domain = given
+        if word != "for":
+            raise WordError(f"expected for, found {word}")
+        try:
+            source = parse_address(address)
+        except ValueError as error:
+            raise WordError(str(error)) from None
+        if domain != "*" and not domain_valid(domain):
+            raise WordError(f"expected a domain or *, found {domain}")
+        return self._order(m.BlockRelay(0, source, "" if domain == "*" else domain.lower(), blocked))
+
+    def _resume_route(self, given: Sequence[str]) -> int:
+        if given[0] != "all" and not (given[0].isascii() and given[0].isdigit() and 0 < int(given[0]) < 2**63):
+            raise WordError(f"a route is named by its number in show routes, or all: {given[0]}")
+        done = order(self._state_dir, m.ResumeRoute(0, 0 if given[0] == "all" else int(given[0])))
+        print(f"{done.count} route{'s' if done.count != 1 else ''} resumed")
+        return 0
 
     def _update_table(self, given: Sequence[str]) -> int:
         if len(given[0]) > MAX_NAME:

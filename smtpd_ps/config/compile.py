@@ -45,7 +45,6 @@ from smtpd_ps.contract.settings import (
     ListenerSettings,
     ListenerTables,
     LookupSettings,
-    MtaLimits,
     PkiSettings,
     ProgramSettings,
     QueueSettings,
@@ -140,7 +139,9 @@ def compile_settings(
                 actions=tuple(actions.values()),
                 pki=_pki(conf, relaying),
                 max_agents=conf.options.max_agents,
-                mta=_mta_limits(conf.options),
+                mta=conf.options.mta_limits(),
+                domain_limits=conf.options.domain_limits,
+                max_deferred=conf.options.max_deferred,
                 srs=_srs(conf.options, backup=False) if any(a.relay_srs for a in actions.values()) else None,
                 max_sessions_per_user=conf.options.max_sessions_per_user,
             ),
@@ -219,20 +220,6 @@ def _srs(options: Options, *, backup: bool) -> SrsSecrets | None:
     if not options.srs_key:
         return None
     return SrsSecrets(options.srs_key, options.srs_backup_key if backup else "", options.srs_ttl_secs // 86400)
-
-
-def _mta_limits(options: Options) -> MtaLimits:
-    return MtaLimits(
-        max_connections_per_host=options.max_connections_per_host,
-        max_connections_per_route=options.max_connections_per_route,
-        max_connections_per_source=options.max_connections_per_source,
-        max_connections_per_connector=options.max_connections_per_connector,
-        max_connections_per_relay=options.max_connections_per_relay,
-        max_connections_per_domain=options.max_connections_per_domain,
-        max_mails_per_connection=options.max_mails_per_connection,
-        max_failures_per_connection=options.max_failures_per_connection,
-        keepalive_secs=options.keepalive_secs,
-    )
 
 
 def _userbase(conf: Configuration, action: Action) -> str:

@@ -15,6 +15,7 @@ from smtpd_ps.contract.settings import (
     FilterCondition,
     FilterDecision,
     FilterPhase,
+    MtaLimits,
     TableUse,
     TlsOffer,
     TlsUse,
@@ -326,6 +327,13 @@ class Options:
     srs_backup_key: str = field(default="", repr=False)
     srs_ttl_secs: int = 4 * 86400
     max_sessions_per_user: int = 7
+    max_deferred: int = 100
+    family: Literal[0, 4, 6] = 0  # of addresses to relay to
+    domain_limits: tuple[MtaLimits, ...] = ()  # mta limit for domain
+
+    def mta_limits(self) -> MtaLimits:
+        """Those of relaying, for all domains without their own."""
+        return MtaLimits(**{name: getattr(self, name) for name in MtaLimits.__struct_fields__ if name != "domain"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,14 @@ out, and reading the text again gives the same Configuration.
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
-from smtpd_ps.config.directives.limits import MDA_LIMITS, MTA_LIMITS, SCHEDULER_LIMITS, SMTP_LIMITS, Limit
+from smtpd_ps.config.directives.limits import (
+    DOMAIN_LIMITS,
+    MDA_LIMITS,
+    MTA_LIMITS,
+    SCHEDULER_LIMITS,
+    SMTP_LIMITS,
+    Limit,
+)
 from smtpd_ps.config.directives.match import FOR, FROM, OTHERS
 from smtpd_ps.config.model import (
     Action,
@@ -73,7 +80,12 @@ def _joined(*parts: str) -> str:
 def _options(options: Options) -> Iterator[str]:
     for owner, limits in _LIMITS.items():
         given = [f"{name} {getattr(options, limit.field)}" for name, limit in limits.items() if limit.field]
-        yield f"{owner} limit {' '.join(given)}"
+        family = _FAMILIES[options.family] if owner == "mta" else ""
+        yield _joined(f"{owner} limit {' '.join(given)}", family)
+    for each in options.domain_limits:
+        own = [f"{name} {getattr(each, limit.field)}" for name, limit in DOMAIN_LIMITS.items() if limit.field]
+        yield _joined(f"mta limit for domain {word(each.domain)}", *own, _FAMILIES[each.family])
+    yield f"mta max-deferred {options.max_deferred}"
     yield f"smtp max-message-size {options.max_message_bytes}"
     yield f"smtp ciphers {word(options.ciphers)}"
     yield f"smtp sub-addr-delim {word(options.sub_address_delimiter)}"

@@ -45,6 +45,7 @@ def _gather(senders: tuple[Process, ...], receiver: Process) -> tuple[tuple[Proc
 
 _ASKED = (QUEUE, SMTP, DELIVERY, PARENT)
 _TO_CLIENT = (*_gather(_ASKED, CONTROL), (CONTROL, CLIENT))
+_OF_NETWORK = ((DELIVERY, CONTROL), (CONTROL, CLIENT))
 _BODY = 80 * KIB  # an inline body and its fields
 
 ROUTES: tuple[Route, ...] = (
@@ -177,6 +178,16 @@ ROUTES: tuple[Route, ...] = (
     # Filters.
     Route(160, m.FilterRequest, ((SMTP, LOOKUP),), _SERVE, 16 * KIB, answer="FilterAnswer"),
     Route(161, m.FilterAnswer, ((LOOKUP, SMTP),), _SERVE, 16 * KIB),
+    # What delivery knows of the network.
+    Route(140, m.ShowNetwork, ((CLIENT, CONTROL), (CONTROL, DELIVERY)), _SERVE, 64, answer="a row each, Done"),
+    Route(141, m.ResumeRoute, ((CLIENT, CONTROL), (CONTROL, DELIVERY)), _SERVE, 64, answer="Done"),
+    Route(142, m.BlockRelay, ((CLIENT, CONTROL), (CONTROL, DELIVERY)), _SERVE, 2 * KIB, answer="Done"),
+    Route(143, m.HostRow, _OF_NETWORK, _SERVE, 4 * KIB),
+    Route(144, m.RouteRow, _OF_NETWORK, _SERVE, 8 * KIB),
+    Route(145, m.RelayRow, _OF_NETWORK, _SERVE, 512 * KIB),
+    Route(146, m.HostStatRow, _OF_NETWORK, _SERVE, 16 * KIB),
+    Route(147, m.BlockRow, _OF_NETWORK, _SERVE, 4 * KIB),
+    Route(148, m.TryNow, ((DELIVERY, QUEUE),), _SERVE, 16 * KIB),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

@@ -274,6 +274,7 @@ class DeliverySettings(Value, frozen=True):
     domain_limits: Annotated[tuple[MtaLimits, ...], Meta(max_length=10_000)] = ()  # in place of `mta` for theirs
     srs: SrsSecrets | None = None  # to make SRS addresses; without the backup key
     max_sessions_per_user: U32 = 7
+    max_deferred: U32 = 100  # envelopes of a domain that are tried as soon as it takes mail again
 
 
 class KeysSettings(Value, frozen=True):

@@ -206,6 +206,15 @@ def seat_of_session(session: int) -> int:
     return session >> 56
 
 
+class Connector(Value, frozen=True):
+    """A relay's connections from one source ("" where the kernel chooses), for the operator."""
+
+    source: Name
+    connections: U32
+    connected_secs: U63 | None  # ago
+    flags: Name  # in OpenSMTPD's words, commas between them
+
+
 class SrsSecrets(Value, frozen=True):
     """What proves that an SRS address was made here. Never logged."""
 

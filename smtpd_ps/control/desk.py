@@ -18,6 +18,8 @@ from smtpd_ps.contract.values import Process, generation_of, seat_of
 from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.log import Log
 
+MAX_BLOCKED = 1000
+
 
 class Sender(Protocol):
     """Whatever messages can be sent to."""
@@ -46,6 +48,9 @@ _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
     m.Reload: (Process.PARENT,),
     m.Stop: (Process.PARENT,),
     m.UpdateTable: (Process.PARENT,),
+    m.ShowNetwork: (Process.DELIVERY,),
+    m.ResumeRoute: (Process.DELIVERY,),
+    m.BlockRelay: (Process.DELIVERY,),
 }
 """Who answers what; Pause depends on its part."""
 
@@ -57,9 +62,11 @@ def answerers(request: m.Message) -> tuple[Process, ...]:
     return _ANSWERERS[type(request)]
 
 
+_NETWORK_ROWS = (m.HostRow, m.RouteRow, m.RelayRow, m.HostStatRow, m.BlockRow)
 _Part = (
     m.TextPart | m.BytesPart | m.QueueRow | m.CorruptRow | m.ProcessRow | m.ProgramRow | m.ProgramState
     | m.ExplainStep
+    | m.HostRow | m.RouteRow | m.RelayRow | m.HostStatRow | m.BlockRow
 )  # fmt: skip
 Peer = tuple[Process, int]  # with its seat; 0 for those that last
 
@@ -84,6 +91,7 @@ class Desk:
         self._peers: dict[Peer, Sender] = {}
         self._serving = 0  # the generation
         self._smtp_paused = False
+        self._blocked: set[tuple[str, str]] = set()  # source and domain, for the next delivery too
         self._cases: dict[int, _Case] = {}
         self._numbers = itertools.count(1)
         self.sessions = 0
@@ -93,6 +101,9 @@ class Desk:
         self._peers[peer, seat] = channel
         if peer is Process.SMTP and self._smtp_paused:
             channel.send(m.Pause(0, "smtp", True))  # nobody waits for the answer
+        if peer is Process.DELIVERY:
+            for source, domain in self._blocked:
+                channel.send(m.BlockRelay(0, source, domain, True))
 
     def serve(self, generation: int) -> None:
         """This generation serves from now on."""
@@ -115,7 +126,7 @@ class Desk:
         asked = answerers(request)
         if isinstance(request, m.ShowStats):
             return [peer for peer in self._peers if peer[0] in asked]
-        if isinstance(request, m.Pause):
+        if isinstance(request, m.Pause | m.ShowNetwork | m.ResumeRoute | m.BlockRelay):
             return [peer for peer in self._peers if peer[0] in asked and self._serves(peer)]
         return [(process, seat_of(self._serving, 0) if process in GENERATION else 0) for process in asked]
 
@@ -135,6 +146,8 @@ class Desk:
             rows[m.ProgramRow] = self._on_part
         if peer is Process.QUEUE:
             rows[m.CorruptRow] = self._on_part
+        if peer is Process.DELIVERY:
+            rows |= dict.fromkeys(_NETWORK_ROWS, self._on_part)
         return rows | {
             m.Counters: self._on_counters,
             m.TextPart: self._on_part,
@@ -150,6 +163,12 @@ class Desk:
         peers = self._reachable(request)
         if isinstance(request, m.Pause) and request.part == "smtp":
             self._smtp_paused = request.paused
+        if isinstance(request, m.BlockRelay):
+            pair = (request.source, request.domain)
+            if request.blocked and len(self._blocked) < MAX_BLOCKED:
+                self._blocked.add(pair)
+            elif not request.blocked:
+                self._blocked.discard(pair)
         self._cases[number] = _Case(client, set(peers), gathers=isinstance(request, m.ShowStats))
         numbered = msgspec.structs.replace(request, client=number)
         for peer in peers:

@@ -29,15 +29,24 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line in the log
         child.fail(f"TLS: {error}")
     time.localtime()
-    delivery = Delivery(child.loop, child.log, settings, make_pump, time.time)
+    delivery = Delivery(child.loop, child.log, settings, make_pump, time.time, child.setup.instance)
     child.confine()
     queue = child.channel(Process.QUEUE, {m.Deliver: delivery.deliver, m.DeliverFile: delivery.deliver_file})
     queue.spare_fds = SPARE_FDS
     lookup = child.channel(Process.LOOKUP, {m.Route: delivery.route})
-    control = child.channel(Process.CONTROL, {m.ShowStats: delivery.show_stats})
+    control = child.channel(
+        Process.CONTROL,
+        {
+            m.ShowStats: delivery.show_stats,
+            m.ShowNetwork: delivery.network_desk.show,
+            m.ResumeRoute: delivery.network_desk.resume,
+            m.BlockRelay: delivery.network_desk.block,
+        },
+    )
     delivery.outcomes.send = queue.send
     delivery.ask_lookup = lookup.send
-    delivery.answer_control = control.send
+    delivery.answer_control = delivery.network_desk.answer = control.send
+    delivery.heard.try_now = queue.send
 
     def drain(_message: m.Drain) -> None:
         child.enter_drain()

@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 
 from smtpd_ps.delivery.dialer import TcpDial, UnixDials
 from smtpd_ps.delivery.tasks import Task
-from smtpd_ps.pure.relay_planner import Choice
+from smtpd_ps.pure.relay_planner import BLOCKED, Choice
 from smtpd_ps.pure.smtp_client import SmtpClient
 from smtpd_ps.pure.smtp_client_body import BareLineEnd, Stuffer
 from smtpd_ps.pure.smtp_client_events import (
@@ -42,6 +42,9 @@ class Owner(Protocol):
 
     def connection_finished(self, connection: "Connection", finished: Finished) -> None:
         """A transaction is over; the connection may be idle again."""
+
+    def refuses_source(self, source: str) -> bool:
+        """Whether the operator wants no connection from this address."""
 
     def connection_closed(self, connection: "Connection", error: str) -> None:
         """It is gone. `error` is "" where that is nobody's fault."""
@@ -76,8 +79,9 @@ class Connection:
 
     __slots__ = (
         "_action", "_at_bytes", "_body", "_dial", "_helo_names", "_options", "_owner", "_request", "_stream",
-        "_stuffer", "_wiring", "chosen_source", "client", "connected", "counted_domain", "deadline", "dialed_at",
-        "error", "established", "failures", "last_used", "path", "session", "source", "target", "tls_failed",
+        "_stuffer", "_wiring", "blocked", "chosen_source", "client", "connected", "counted_domain", "deadline",
+        "dialed_at", "error", "established", "failures", "last_used", "path", "session", "source", "target",
+        "tls_failed",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +107,7 @@ class Connection:
         self.established = False
         self.tls_failed = False
         self.connected = False
+        self.blocked = False
         self.counted_domain = ""  # whose connections this one counts as
         self.failures = 0  # messages that were refused
         self.last_used = self.dialed_at = now = wiring.loop.now()
@@ -157,6 +162,9 @@ class Connection:
 
     def _refusal(self) -> str:
         """Why the source that the kernel chose cannot be used."""
+        if self._owner.refuses_source(self.source):
+            self.blocked = True
+            return BLOCKED
         if self._helo_names is not None:
             name = self._helo_names.get(self.source)
             if name is None:

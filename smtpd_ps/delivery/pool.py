@@ -11,6 +11,7 @@ from smtpd_ps.contract.messages import Route
 from smtpd_ps.contract.settings import ActionSettings, DeliverySettings, MtaLimits
 from smtpd_ps.contract.values import Recipient, RouteSource, Status
 from smtpd_ps.delivery.connection import Connection, Wiring
+from smtpd_ps.delivery.heard import Heard
 from smtpd_ps.delivery.outcomes import Outcomes
 from smtpd_ps.delivery.tasks import MAX_TRIES, Task
 from smtpd_ps.pure.delivery_headers import local_headers
@@ -32,7 +33,9 @@ class Pool:
         domain: str,
         network: Network,
         outcomes: Outcomes,
+        heard: Heard,
     ) -> None:
+        self._heard = heard
         self._wiring = wiring
         self._settings = settings
         self._network = network
@@ -48,6 +51,7 @@ class Pool:
         self.sources: tuple[RouteSource, ...] = ()
         self.helo_names: dict[str, str] | None = None
         self.connected_at = float("-inf")
+        self.source_used: dict[str, float] = {}
         self.limits_hit: frozenset[str] = frozenset()
         self._turn = 0  # of the sources
         self.draining = False
@@ -77,10 +81,12 @@ class Pool:
         own = (limits for limits in self._settings.domain_limits if limits.domain == domain)
         return next(own, self._settings.mta)
 
-    def fail(self, status: Status, text: str) -> None:
-        """End all that waits."""
+    def fail(self, status: Status, text: str, unreachable: bool = False) -> None:
+        """End all that waits. `unreachable`: no host can be connected to, but may be soon."""
         waiting, self.waiting = self.waiting, deque()
         for task in waiting:
+            if not self.lmtp:
+                self._heard.failed(task.recipients, text, unreachable)
             self._outcomes.ended(task, status, text)
 
     @property
@@ -157,7 +163,7 @@ class Pool:
                     return
                 case Exhausted(text):
                     if not self.connections:
-                        self.fail(Status.TEMPFAIL, text)
+                        self.fail(Status.TEMPFAIL, text, unreachable=True)
                     return
 
     def _candidates(self, slow: set[Target]) -> Sequence[Target]:
@@ -168,11 +174,22 @@ class Pool:
         dialed = {each.target for each in self.connections if not each.established}
         return [t for t in self.targets or () if (t.name, t.preference) in hosts and t not in dialed]
 
-    def _usage(self) -> Usage:
-        by_source: dict[str, int] = {}
+    def by_source(self) -> dict[str, int]:
+        """How many connections leave from each source."""
+        counts: dict[str, int] = {}
         for each in self.connections:
-            by_source[each.chosen_source] = by_source.get(each.chosen_source, 0) + 1
-        return Usage(self.limits, self.domain, len(self.connections), by_source, self._turn, self.action.name)
+            counts[each.chosen_source] = counts.get(each.chosen_source, 0) + 1
+        return counts
+
+    def refuses_source(self, source: str) -> bool:
+        """Whether the operator wants no connection from this address for this domain."""
+        return bool(self._network.blocks) and source in self._network.blocked_sources(self.domain)
+
+    def _usage(self) -> Usage:
+        blocked = self._network.blocked_sources(self.domain) if self._network.blocks else frozenset()
+        return Usage(
+            self.limits, self.domain, len(self.connections), self.by_source(), self._turn, self.action.name, blocked
+        )
 
     def _open(self, choice: Choice, now: float) -> None:
         options = ClientOptions(
@@ -183,7 +200,7 @@ class Pool:
             password=choice.target.password,
         )
         self._turn += 1
-        self.connected_at = now
+        self.connected_at = self.source_used[choice.source.address] = now
         self._network.opened(choice.path, self.domain, now)
         connection = Connection(self._wiring, self, choice, options, self.action.name, self.helo_names)
         connection.counted_domain = self.domain
@@ -255,6 +272,7 @@ class Pool:
         if self.lmtp:
             self._outcomes.delivered(connection.session, task, recipient, status, text)
         else:
+            self._heard.answered(recipient, status, text)
             self._outcomes.relayed(
                 connection.session, task, recipient, status, text, connection.source, connection.relay, dsn_passed
             )
@@ -267,6 +285,8 @@ class Pool:
         if not connection.established:
             if connection.tls_failed and connection.target.tls == "opportunistic":
                 self._network.tls_broken(connection.target, now)
+            elif connection.blocked:
+                self.fail(Status.TEMPFAIL, error)
             elif not self.draining:
                 self._failed(connection, error or "Connection closed unexpectedly", now)
         self.pump_soon()

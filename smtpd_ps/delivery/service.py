@@ -14,10 +14,13 @@ from smtpd_ps.contract.values import Job, Recipient, Status
 from smtpd_ps.delivery.agent_pool import AgentPool
 from smtpd_ps.delivery.connection import Wiring
 from smtpd_ps.delivery.dialer import UnixDials
+from smtpd_ps.delivery.heard import Heard
+from smtpd_ps.delivery.network_desk import NetworkDesk
 from smtpd_ps.delivery.outcomes import Outcomes
 from smtpd_ps.delivery.pool import Pool
 from smtpd_ps.delivery.tasks import Task, previous_deliveries, share_fd
 from smtpd_ps.delivery.tls_clients import MakePump
+from smtpd_ps.pure.host_stats import HostStats
 from smtpd_ps.pure.lmtp_destination import parse_destination
 from smtpd_ps.pure.relay_network import Network
 from smtpd_ps.pure.relay_planner import targets_of
@@ -25,6 +28,7 @@ from smtpd_ps.pure.sender_rewrite import rewrite_sender
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
 
+NUMBERS = 1_000_000  # of routes, for each of several processes
 SWEEP_SECS = 1.0
 DRAIN_SECS = 10.0
 RETIREMENT_SECS = 600.0  # for the mail that an earlier configuration was given
@@ -39,7 +43,13 @@ class Delivery:
     """The whole process but its sockets to others."""
 
     def __init__(
-        self, loop: Loop, log: Log, settings: DeliverySettings, make_pump: MakePump, clock: Callable[[], float]
+        self,
+        loop: Loop,
+        log: Log,
+        settings: DeliverySettings,
+        make_pump: MakePump,
+        clock: Callable[[], float],
+        instance: int = 0,
     ) -> None:
         self._loop = loop
         self._log = log
@@ -58,7 +68,10 @@ class Delivery:
         self._wiring = Wiring(
             loop, log, self.dials, make_pump, self._next_number, settings.connect_timeout_secs, settings.io_timeout_secs
         )
-        self._network = Network()
+        self._network = Network(1 + instance * NUMBERS)
+        self._stats = HostStats(settings.max_deferred)
+        self.heard = Heard(self._stats, clock)
+        self.network_desk = NetworkDesk(loop, log, self._network, self._stats, self._pools_now, clock)
         self._pools: dict[Key, Pool] = {}
         self._asked: dict[int, Pool] = {}
         self._asking: set[Pool] = set()
@@ -70,6 +83,9 @@ class Delivery:
         self._drain_ends = 0.0
         self._retired_until = 0.0  # 0: it is not
         self._was_idle = False
+
+    def _pools_now(self) -> tuple[Pool, ...]:
+        return tuple(self._pools.values())
 
     def _next_number(self) -> int:
         return next(self._numbers) & 0xFFFFFFFF
@@ -174,7 +190,7 @@ class Delivery:
         key = (action.name, domain)
         pool = self._pools.get(key)
         if pool is None:
-            pool = Pool(self._wiring, self._settings, action, domain, self._network, self.outcomes)
+            pool = Pool(self._wiring, self._settings, action, domain, self._network, self.outcomes, self.heard)
             self._pools[key] = pool
             if action.kind == "lmtp" and (target := parse_destination(action.lmtp_destination)) is not None:
                 pool.route([target], FOREVER)
@@ -224,6 +240,7 @@ class Delivery:
                 del self._pools[key]
         self.agents.sweep(now)
         self._network.sweep(now)
+        self._stats.sweep(self._clock())
         if self._draining:
             self._check_drained()
         elif self._retired_until:

@@ -79,6 +79,8 @@ class Generation:
                 setup = plan.setup
                 if isinstance(setup, m.SmtpSetup):
                     setup = m.SmtpSetup(setup.settings, seat_of(self.index, instance))
+                elif isinstance(setup, m.DeliverySetup):
+                    setup = m.DeliverySetup(setup.settings, instance)
                 plans[Post(process, instance)] = SetupPlan(plan.common, setup, plan.assets)
         return plans
 

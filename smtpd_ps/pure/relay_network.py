@@ -59,12 +59,13 @@ class Path:
     """One route: a source and a host. `id` is its number for the operator."""
 
     __slots__ = (
-        "connections", "disabled", "error", "errors", "failed_at", "host", "id", "is_new", "penalized_at", "penalty",
-        "source", "used_at",
+        "action", "connections", "disabled", "error", "errors", "failed_at", "host", "id", "is_new", "penalized_at",
+        "penalty", "source", "used_at",
     )  # fmt: skip
 
-    def __init__(self, number: int, source: str, host: Host, now: float) -> None:
+    def __init__(self, number: int, source: str, host: Host, action: str, now: float) -> None:
         self.id = number
+        self.action = action
         self.source = source
         self.host = host
         self.connections = 0
@@ -104,10 +105,11 @@ class Path:
 class Network:
     """Every host and route in use, shared by all relays. Those without news to keep are forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_number: int = 1) -> None:
         self._hosts: dict[tuple[str, int], Host] = {}
         self._paths: dict[tuple[str, str, str, int], Path] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first_number)
+        self.blocks: set[tuple[str, str]] = set()  # a source, and the domain that it serves not ("": any)
         self.sources: dict[str, int] = {}  # connections from each
         self.domains: dict[str, int] = {}  # connections for each
 
@@ -127,7 +129,7 @@ class Network:
         key = (action, source, *target.key)
         path = self._paths.get(key)
         if path is None:
-            path = self._paths[key] = Path(next(self._numbers), source, self.host(target), now)
+            path = self._paths[key] = Path(next(self._numbers), source, self.host(target), action, now)
         path.settle(now)
         return path
 
@@ -196,6 +198,17 @@ class Network:
         for path in resumed:
             path.resume()
         return resumed
+
+    def block(self, source: str, domain: str, blocked: bool) -> None:
+        """Whether `source` is not to be used for `domain`, or "" for any."""
+        if blocked:
+            self.blocks.add((source, domain))
+        else:
+            self.blocks.discard((source, domain))
+
+    def blocked_sources(self, domain: str) -> frozenset[str]:
+        """Those that are not to be used for `domain`."""
+        return frozenset(source for source, of in self.blocks if of in ("", domain))
 
     def sweep(self, now: float) -> None:
         """Forget what nothing is to be remembered of."""

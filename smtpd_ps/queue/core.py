@@ -101,7 +101,9 @@ class Queue:
     def delivery_handlers(self, seat: int = 0) -> Handlers:
         """What the delivery process at `seat` says."""
         dispatcher = self.dispatcher
-        return self._all({m.Outcome: lambda message: dispatcher.outcome(seat, message)})
+        return self._all({
+            m.Outcome: lambda message: dispatcher.outcome(seat, message), m.TryNow: self.desk.try_now,
+        })  # fmt: skip
 
     def control_handlers(self) -> Handlers:
         """What the operator asks."""

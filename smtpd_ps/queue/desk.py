@@ -245,6 +245,16 @@ class Desk:
         text = f"{paused} paused: resume envelope lets {'it' if paused == 1 else 'them'} be tried" if paused else ""
         self.done(client, self._hurry(held, message.evpid), text)
 
+    def try_now(self, message: m.TryNow) -> None:
+        """Make envelopes due that waited for a domain. Those that are elsewhere by now stay as they are."""
+        for evpid in message.evpids:
+            try:
+                held = self._window.find(evpid >> 32)
+            except StoreError:
+                continue  # told where it is looked for in its own time
+            if held is not None:
+                self._hurry(held, evpid)
+
     def _hurry(self, held: Held, evpid: int = 0) -> int:
         """One envelope of a message in memory, or all of them; a paused one stays as it is."""
         flights, now_ms, count = self._window.flights, self._s.now_ms(), 0

@@ -453,6 +453,19 @@ def test_a_ca_is_read(load_text) -> None:
     assert [problem.text for problem in conf.warnings] == ['ca "roots" is never used']
 
 
+def test_limits_of_a_domain(load_text) -> None:
+    """What is said of a domain replaces what holds for all so far, and a second statement adds to the first."""
+    conf = load_text(
+        "mta limit max-conn-per-host 3 inet4\nmta limit for domain Slow.example max-conn-per-domain 1\n"
+        "mta limit session-mail-max 9\nmta limit for domain slow.example session-keepalive 0 inet6\n" + RULE
+    )
+    (own,) = conf.options.domain_limits
+    assert (own.domain, own.family, own.max_connections_per_host, own.max_connections_per_domain) == (
+        "slow.example", 6, 3, 1)  # fmt: skip
+    assert (own.max_mails_per_connection, own.keepalive_secs) == (100, 0)
+    assert (conf.options.family, conf.options.mta_limits().max_mails_per_connection) == (4, 9)
+
+
 def test_srs(load_text) -> None:
     """A key, one before it, and how long addresses are read; the key comes before the action."""
     conf = load_text('srs key "one two"\nsrs key backup old\nsrs ttl 9d\naction a relay srs\nmatch for any action a\n')

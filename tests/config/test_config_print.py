@@ -62,6 +62,7 @@ mta limit processes 1 max-conn-per-host 10 max-conn-per-route 5 max-conn-per-sou
 max-conn-per-relay 100 max-conn-per-domain 100 session-mail-max 100 session-keepalive 10 max-failures-per-session 25
 mda limit max-session 50 max-session-per-user 7
 scheduler limit max-inflight 5000
+mta max-deferred 100
 smtp max-message-size 36700160
 smtp ciphers "HIGH:!aNULL:!MD5"
 smtp sub-addr-delim "+"

@@ -146,3 +146,23 @@ def test_several_of_a_kind(desk: Desk) -> None:
     desk.ask(client, m.ShowStatus(0))
     assert [type(message) for message in first.got] == [m.Pause, m.ShowStatus] and len(second.got) == 1
     assert not desk.detach(Process.SMTP, 1), "neither of them may leave"
+
+
+def test_the_network_is_asked_of_every_delivery_that_serves(desk: Desk) -> None:
+    """Rows of all go to who asked; a source that is paused is paused in the next generation as well."""
+    first, second, client = Sink(), Sink(), Sink()
+    for instance, sink in enumerate((first, second)):
+        desk.attach(Process.DELIVERY, sink, seat_of(0, instance))
+    number = desk.ask(client, m.ShowNetwork(0, "routes"))
+    for instance in (0, 1):
+        handlers = desk.handlers(Process.DELIVERY, seat_of(0, instance))
+        handlers[m.BlockRow](m.BlockRow(number, "192.0.2.1", ""))
+        handlers[m.Done](m.Done(number, True, "", 1))
+    assert [type(message) for message in client.got] == [m.BlockRow, m.BlockRow, m.Done]
+    assert client.got[-1].count == 2  # type: ignore[attr-defined]
+    desk.ask(client, m.BlockRelay(0, "192.0.2.1", "d.test", True))
+    desk.ask(client, m.BlockRelay(0, "192.0.2.2", "", True))
+    desk.ask(client, m.BlockRelay(0, "192.0.2.2", "", False))
+    third = Sink()
+    desk.attach(Process.DELIVERY, third, seat_of(1, 0))
+    assert third.got == [m.BlockRelay(0, "192.0.2.1", "d.test", True)]

@@ -22,12 +22,14 @@ BENCHES: list["Bench"] = []
 class Bench:
     """A Delivery with fakes around it."""
 
-    def __init__(self, *actions: ActionSettings, **settings) -> None:
+    def __init__(self, *actions: ActionSettings, instance: int = 0, **settings) -> None:
         BENCHES.append(self)
         self.loop = Loop()
         self.log = Log(Process.DELIVERY, foreground=True)
         slice_ = DeliverySettings("client.test", actions, (), **settings)
-        self.delivery = Delivery(self.loop, self.log, slice_, make_pumps(slice_, {}, lambda: None), lambda: 1005.0)
+        self.delivery = Delivery(
+            self.loop, self.log, slice_, make_pumps(slice_, {}, lambda: None), lambda: 1005.0, instance
+        )
         self.results: list[Result] = []
         self.queries: list[m.RouteQuery] = []
         self.asked: list[m.Message] = []
@@ -37,6 +39,8 @@ class Bench:
         d.outcomes.send = lambda outcome: self.results.extend(outcome.results)
         d.ask_lookup = self.queries.append
         d.answer_control = self.answers.append
+        self.tried: list[m.TryNow] = []
+        d.heard.try_now = self.tried.append
         d.agents.ask = d.dials.ask = self.asked.append
         d.drained = lambda: setattr(self, "drained", True)
         self.hosts: list[RouteHost] = []

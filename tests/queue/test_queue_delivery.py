@@ -112,6 +112,21 @@ def test_a_temporary_failure_follows_the_relay_curve(rig):
     assert at_secs == [0, 400, 1600, 3600]
 
 
+def test_mail_is_due_when_delivery_says_that_its_domain_takes_some(rig):
+    """What is in flight, paused or unknown stays as it is."""
+    rig.accept()
+    jobs = rig.jobs()
+    evpid = jobs[0].recipients[0].evpid
+    rig.say(m.TryNow((evpid, 1 << 40)))
+    assert not rig.jobs()
+    rig.answer(jobs, Status.TEMPFAIL, "Connection refused")
+    rig.timers.advance(1000)
+    assert not rig.jobs()
+    rig.say(m.TryNow((evpid, 1 << 40)))
+    rig.timers.advance(10)
+    assert [each.evpid for job in rig.jobs() for each in job.recipients] == [evpid]
+
+
 def test_local_mail_is_tried_again_after_ten_seconds(rig):
     """The base of the curve is 10 s for local delivery."""
     rig.accept(envelope("bob", "home", user="bob"))

@@ -1,9 +1,12 @@
 """Relay options in the real, confined daemon: where mail goes, from which address, under whose certificate."""
 
 import contextlib
+import json
+import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -194,3 +197,57 @@ def test_srs_both_ways() -> None:
             "explain", "--from", "local", "--sender", "", "--rcpt", first
         )
         assert "secret" not in daemon.log
+
+
+def test_what_the_operator_sees_of_the_network() -> None:
+    """Routes, relays, hosts and last replies in OpenSMTPD's formats; resume route; pause mta from A for D."""
+    port = closed_port()
+    config = LISTEN + (
+        f'action out relay host "smtp+notls://127.0.0.1:{port}"\nmatch from any for any action out\n'
+        "mta max-deferred 5\n"
+    )
+    with running(config) as daemon:
+        send(daemon, "x@d.test")
+        wait_until("the route is disabled", lambda: " ND" in daemon.ctl("show", "routes"))
+        route = daemon.ctl("show", "routes")
+        assert re.fullmatch(
+            r"1\. \[\] <-> 127\.0\.0\.1 \(127\.0\.0\.1\) NDQ- nconn=0 nerror=1 penalty=1 timeout=\d+s\n", route
+        ), route
+        assert re.fullmatch(
+            r"127\.0\.0\.1 127\.0\.0\.1 refcount=1 nconn=0 lastconn=\d+s\n", daemon.ctl("show", "hosts")
+        )
+        assert daemon.ctl("show", "relays").startswith(
+            f"[relay:127.0.0.1,port={port},smtp+notls,mx] refcount=0 ntask=0 "
+        )
+        domain, told, text = daemon.ctl("show", "hoststats").rstrip("\n").split("|")
+        assert (domain, text) == ("d.test", "Connection refused (127.0.0.1)") and abs(int(told) - time.time()) < 600
+        assert json.loads(daemon.ctl("--json", "show", "routes"))["penalty"] == 1
+        assert daemon.ctl("resume", "route", "1") == "1 route resumed\n"
+        assert " N--- " in daemon.ctl("show", "routes")
+        with sinking(address=("127.0.0.1", port)) as sink:
+            daemon.ctl("pause", "mta", "from", "127.0.0.1", "for", "127.0.0.1")
+            assert daemon.ctl("show", "mta", "paused") == "127.0.0.1 -> 127.0.0.1\n"
+            send(daemon, "y@d.test")
+            wait_until("blocked", lambda: "All routes to destination blocked" in daemon.ctl("show", "queue"))
+            daemon.ctl("reload")
+            assert daemon.ctl("show", "mta", "paused") == "127.0.0.1 -> 127.0.0.1\n"
+            daemon.ctl("resume", "mta", "from", "127.0.0.1", "for", "127.0.0.1")
+            assert daemon.ctl("show", "mta", "paused") == ""
+            daemon.ctl("schedule", "all")
+            daemon.wait_empty()
+            assert len(sink.mails) == 2
+
+
+def test_mail_that_waits_goes_as_soon_as_its_domain_takes_some() -> None:
+    """What failed because no host could be reached is due when the first delivery to its domain succeeds."""
+    port = closed_port()
+    config = LISTEN + f'action out relay host "smtp+notls://127.0.0.1:{port}"\nmatch from any for any action out\n'
+    with running(config) as daemon:
+        for _ in range(3):
+            send(daemon, "x@d.test")
+        wait_until("all have been tried", lambda: daemon.ctl("show", "queue").count("Connection refused") == 3)
+        with sinking(address=("127.0.0.1", port)) as sink:
+            daemon.ctl("resume", "route", "all")
+            send(daemon, "y@d.test")
+            daemon.wait_empty()
+            assert len(sink.mails) == 4

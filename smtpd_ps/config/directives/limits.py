@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from smtpd_ps.config.directives.tls_options import cipher_list
 from smtpd_ps.config.model import Wrapper
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.config.units import delay_secs, size_bytes
 from smtpd_ps.contract.values import MAX_INSTANCES
+from smtpd_ps.pure.address import domain_valid
 from smtpd_ps.pure.command_line import parse_command
 from smtpd_ps.pure.format_specifier import FormatError
 
@@ -21,6 +24,8 @@ MAX_WARNINGS = 4
 MAX_COMMAND = 2000  # bytes; contract.values.Line holds a few more characters
 QUEUE_KEY_BYTES = 32
 DAY_SECS = 86400
+MAX_DEFERRED = 100_000
+MAX_DOMAIN_LIMITS = 10_000  # contract.settings.DeliverySettings
 MAX_SRS_DAYS = 1000  # an address carries ten bits of the day
 
 
@@ -68,6 +73,7 @@ MTA_LIMITS = {
     "task-lowat": _NONE,
     "task-release": _NONE,
 }
+DOMAIN_LIMITS = {name: limit for name, limit in MTA_LIMITS.items() if name != "processes"}
 MDA_LIMITS = {
     "max-session": Limit("max_agents", 1),
     "max-session-per-user": Limit("max_sessions_per_user", 1),
@@ -99,20 +105,49 @@ def _subject(p: Parser, *known: str, unsupported: tuple[str, ...] = ()) -> Token
 
 def _limits(p: Parser, known: Mapping[str, Limit]) -> None:
     """`limit NAME NUMBER ...`."""
-    owner = p.taken.text
     while p.peek().kind not in (Kind.NEWLINE, Kind.END):
-        token = p.peek()
         if known is MTA_LIMITS and p.at("inet4", "inet6"):
-            p.fail(token, f"{owner} limit {token.text} is not supported yet")
-        if token.kind is not Kind.WORD or token.text not in known:
-            p.unexpected(f"a limit of {owner} ({', '.join(known)})", known)
-        p.advance()
-        limit = known[token.text]
-        number = p.number(f"{owner} limit {token.text}", limit.least, limit.most)
-        if limit.field:
-            _set(p, **{limit.field: number})
-        elif number != limit.neutral:
-            p.warn(token, f"{owner} limit {token.text} has no effect here: smtpd_ps has no such throttle")
+            _set(p, family=4 if p.advance().text == "inet4" else 6)
+            continue
+        field, number = _limit(p, known)
+        if field:
+            _set(p, **{field: number})
+
+
+def _limit(p: Parser, known: Mapping[str, Limit]) -> tuple[str, int]:
+    """One limit: its field, "" where smtpd_ps has nothing to limit, and the number."""
+    owner, token = p.taken.text, p.peek()
+    if token.kind is not Kind.WORD or token.text not in known:
+        p.unexpected(f"a limit of {owner} ({', '.join(known)})", known)
+    p.advance()
+    limit = known[token.text]
+    number = p.number(f"{owner} limit {token.text}", limit.least, limit.most)
+    if not limit.field and number != limit.neutral:
+        p.warn(token, f"{owner} limit {token.text} has no effect here: smtpd_ps has no such throttle")
+    return limit.field, number
+
+
+def _domain_limits(p: Parser) -> None:
+    """`for domain NAME`, and limits in place of those that hold for all so far."""
+    p.expect("domain")
+    token = p.peek()
+    domain = p.name("the name of a domain").lower()
+    if not domain_valid(domain):
+        p.report(token, f'expected a domain, found "{token.text}"')
+    options = p.draft.options
+    others = tuple(each for each in options.domain_limits if each.domain != domain)
+    given = next((each for each in options.domain_limits if each.domain == domain), None)
+    limits = given or structs.replace(options.mta_limits(), domain=domain)
+    if given is None and len(others) >= MAX_DOMAIN_LIMITS:
+        p.fail(token, f"at most {MAX_DOMAIN_LIMITS} domains have limits of their own")
+    while p.peek().kind not in (Kind.NEWLINE, Kind.END):
+        if p.at("inet4", "inet6"):
+            limits = structs.replace(limits, family=4 if p.advance().text == "inet4" else 6)
+            continue
+        field, number = _limit(p, DOMAIN_LIMITS)
+        if field:
+            limits = structs.replace(limits, **{field: number})
+    _set(p, domain_limits=(*others, limits))
 
 
 def delay(p: Parser, what: str) -> int:
@@ -198,12 +233,14 @@ def bounce(p: Parser) -> None:
 
 
 def mta(p: Parser) -> None:
-    """`mta limit`."""
-    _subject(p, "limit", unsupported=("max-deferred",))
-    token = p.peek()
-    if p.at("for"):
-        p.fail(token, "mta limit for domain is not supported yet")
-    _limits(p, MTA_LIMITS)
+    """`mta limit [for domain NAME]`, `mta max-deferred NUMBER`."""
+    if _subject(p, "limit", "max-deferred").text == "max-deferred":
+        _set(p, max_deferred=p.number("mta max-deferred", 0, MAX_DEFERRED))
+        return
+    if p.accept("for"):
+        _domain_limits(p)
+    else:
+        _limits(p, MTA_LIMITS)
 
 
 def mda(p: Parser) -> None:

@@ -21,6 +21,17 @@ from smtpd_ps.contract.messages.deliver import (
     RouteQuery,
 )
 from smtpd_ps.contract.messages.filters import FilterAnswer, FilterRequest
+from smtpd_ps.contract.messages.network import (
+    BlockRelay,
+    BlockRow,
+    HostRow,
+    HostStatRow,
+    RelayRow,
+    ResumeRoute,
+    RouteRow,
+    ShowNetwork,
+    TryNow,
+)
 from smtpd_ps.contract.messages.operator import (
     BytesPart,
     CorruptRow,
@@ -238,4 +249,13 @@ __all__ = [
     "ProgramState",
     "ShowPrograms",
     "Done",
+    "ShowNetwork",
+    "ResumeRoute",
+    "BlockRelay",
+    "HostRow",
+    "RouteRow",
+    "RelayRow",
+    "HostStatRow",
+    "BlockRow",
+    "TryNow",
 ]

@@ -55,9 +55,10 @@ class QueueSetup(Message, frozen=True):
 
 
 class DeliverySetup(Message, frozen=True):
-    """The slice for delivery."""
+    """The slice for delivery, and which of several it is, so that no two number a route alike."""
 
     settings: DeliverySettings
+    instance: U7 = 0
 
 
 class AgentSetup(Message, frozen=True):
