@@ -27,7 +27,7 @@ class Item:
     @property
     def headers(self) -> bytes:
         """What goes before the body, with CRLF line ends."""
-        return local_headers(self.job.sender, self.job.dest)
+        return local_headers(self.job.sender, self.job.rcpt)
 
     def chunks(self) -> Iterator[bytes]:
         """Headers and body with CRLF line ends. Raises BodyError, OSError."""

@@ -212,7 +212,7 @@ class Pool:
         job = task.job
         prefix = b""
         if self.lmtp:
-            prefix = local_headers(job.sender, task.recipients[0].dest)
+            prefix = local_headers(job.sender, task.recipients[0].rcpt)
             names = [r.dest if self.action.lmtp_rcpt_to else r.user for r in task.recipients]
         else:
             names = [r.dest for r in task.recipients]

@@ -150,16 +150,16 @@ class Delivery:
             self.outcomes.ended(Task(job, action, list(job.recipients), fd), Status.TEMPFAIL, text)
             return
         groups: list[list[Recipient]] = []
-        by_dest: dict[str, list[Recipient]] = {}
+        by_rcpt: dict[str, list[Recipient]] = {}
         for recipient in job.recipients:
-            if seen and recipient.dest.lower().encode() in seen:
+            if seen and not seen.isdisjoint((recipient.dest.lower().encode(), recipient.rcpt.lower().encode())):
                 self.outcomes.ended(Task(job, action, [recipient]), Status.LOOP, LOOP_TEXT)
             elif action.kind != "lmtp" or recipient.target:
                 groups.append([recipient])
-            elif recipient.dest in by_dest:
-                by_dest[recipient.dest].append(recipient)  # one Delivered-To, so one transaction
+            elif recipient.rcpt in by_rcpt:
+                by_rcpt[recipient.rcpt].append(recipient)  # one Delivered-To, so one transaction
             else:
-                groups.append(by_dest.setdefault(recipient.dest, [recipient]))
+                groups.append(by_rcpt.setdefault(recipient.rcpt, [recipient]))
         self._each_group([Task(job, action, group) for group in groups], fd, self._add_here)
 
     def _each_group(self, tasks: list[Task], fd: int, add: Callable[[Task], None]) -> None:

@@ -26,12 +26,6 @@ _CLASS = {"failed": "5", "delayed": "4", "delivered": "2", "relayed": "2"}
 _DAYS = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-_SUBJECT = {
-    "failed": "Delivery status notification: error",
-    "delayed": "Delivery status notification: delayed",
-    "delivered": "Delivery status notification: success",
-    "relayed": "Delivery status notification: success",
-}
 _INTRO = {
     "failed": "Your message could not be delivered to these recipients:",
     "delayed": "Your message has not been delivered to these recipients yet.\r\n"
@@ -78,7 +72,7 @@ def build_notice(notice: Notice) -> tuple[bytes, bool]:
     head = [
         f"From: Mail Delivery Subsystem <MAILER-DAEMON@{escape(notice.hostname)}>",
         f"To: <{escape(notice.sender)}>",
-        f"Subject: {_SUBJECT[notice.action]}",
+        f"Subject: Delivery status notification: {notice.action}",
         f"Date: {date_text(notice.now_secs)}",
         f"Message-ID: <{notice.unique}.bounce@{escape(notice.hostname)}>",
         "Auto-Submitted: auto-replied",

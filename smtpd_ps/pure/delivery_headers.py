@@ -2,18 +2,18 @@
 
 Pure; runs in delivery (LMTP) and agents (Maildir, mbox); reads headers of stored messages. As
 OpenSMTPD's mda.c does: Return-Path unless the sender is null (one that is there already stays),
-then Delivered-To with the address the message was sent to; a message that bears our Delivered-To
+then Delivered-To with the address the message was sent to, as the client gave it; a message that bears our Delivered-To
 already is going round in circles.
 """
 
 HEADER_SEARCH_BYTES = 65536
 
 
-def local_headers(sender: str, dest: str) -> bytes:
+def local_headers(sender: str, rcpt: str) -> bytes:
     """The lines to put before a body; line ends are CRLF."""
     if sender:
-        return f"Return-Path: <{sender}>\r\nDelivered-To: {dest}\r\n".encode()
-    return f"Delivered-To: {dest}\r\n".encode()
+        return f"Return-Path: <{sender}>\r\nDelivered-To: {rcpt}\r\n".encode()
+    return f"Delivered-To: {rcpt}\r\n".encode()
 
 
 def delivered_to(start: bytes) -> frozenset[bytes]:
