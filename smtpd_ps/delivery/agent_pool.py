@@ -204,7 +204,7 @@ class AgentPool:
 
     def _may_run(self, agent: Agent) -> bool:
         """Whether a command may begin; then one whose user may have it is the first of those that wait."""
-        if agent.inflight and self._full:
+        if agent.inflight and self._full and not self._dismiss_idle():
             return False
         for _ in range(min(len(agent.waiting), LOOK_JOBS)):
             if not self._user_full(owner_of(agent.waiting[0])):
@@ -231,7 +231,7 @@ class AgentPool:
             agent.channel.close()  # its turn is over
 
     def _share(self) -> None:
-        """A command has ended: who waits for an agent comes first, then those whose commands wait."""
+        """A session has ended: who waits for an agent comes first, then those whose commands wait."""
         self._start_queued()
         for agent in list(self.agents.values()):
             if agent.runs and agent.waiting:
@@ -256,8 +256,7 @@ class AgentPool:
             again = Agent(agent.key, agent.runs)
             again.waiting = agent.waiting
             self._queued[agent.key] = again
-        if self._queued:
-            self._loop.at_turn_end(self._start_queued)
+        self._loop.at_turn_end(self._share)
 
     # Once a second, and the end.
 

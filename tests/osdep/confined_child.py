@@ -99,6 +99,19 @@ def execute() -> None:
     os.execv("/bin/true", ["true"])
 
 
+def run_command() -> None:
+    _pid, status = os.waitpid(os.posix_spawn("/bin/sh", ["sh", "-c", "id | cat > /dev/null"], {}), 0)
+    if status:
+        raise OSError(errno.ECHILD, f"status {status}")
+
+
+def libc_call(name: str) -> None:
+    """A call of the C library that needs no privileges to be tried, with arguments that do nothing."""
+    arguments = {"ptrace": (0, 0, 0, 0), "mount": (b"none", b"/", b"tmpfs", 0, None), "unshare": (0x10000000,)}
+    if LIBC[name](*arguments[name]) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
 def fork() -> None:
     if os.fork() == 0:
         os._exit(0)

@@ -160,6 +160,28 @@ def test_agent_writes_its_mailbox_only(place: Place) -> None:
     assert os.stat(maildir).st_uid == TEST_UID
 
 
+@needs_root
+def test_agents_that_run_commands(place: Place) -> None:
+    """What such an agent starts may do what its user may, and no more: no tracing, no mount, no other user, no
+    namespace; a program gains nothing by being set-user-id."""
+    (place.home / "own").write_text("x")
+    (place.base / "others").write_text("x")
+    (place.base / "others").chmod(0o600)
+    deeds = (
+        ["run_command"], ["open_file"], ["write_file", f"{place.home}/x"], ["open_file", f"{place.base}/others"],
+        ["udp"], ["libc_call", "ptrace"], ["libc_call", "mount"], ["become_root"], ["libc_call", "unshare"],
+    )  # fmt: skip
+    status, lines, err = place.outcome(Process.AGENT, *deeds, common={"commands": True})
+    assert status == 0, err
+    assert lines == [
+        "run_command: ok", "open_file: ok", "write_file: ok", "open_file: EACCES", "udp: ok",
+        "libc_call: EPERM", "libc_call: EPERM", "become_root: EPERM", "libc_call: EPERM",
+    ]  # fmt: skip
+    assert place.outcome(Process.AGENT, ["execute"], common={"commands": True})[0] == 0
+    # The same without the mark: the tight policy.
+    assert place.outcome(Process.AGENT, ["fork"])[0] == KILLED
+
+
 @pytest.mark.parametrize("process", CHILDREN, ids=name)
 def test_unprivileged_mode(plain_place: Place, process: Process) -> None:
     """Without root there is no chroot and no other user, but filter, Landlock and the rest hold."""

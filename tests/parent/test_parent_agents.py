@@ -2,13 +2,15 @@
 
 import os
 import pwd
+import shlex
 from pathlib import Path
 
 import pytest
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import ActionSettings
-from smtpd_ps.contract.values import Account, Process
+from smtpd_ps.contract.installation import ALIAS_USER
+from smtpd_ps.contract.settings import ActionSettings, AgentSettings
+from smtpd_ps.contract.values import Account, AgentSource, Process
 from smtpd_ps.parent.accounts import Userbases
 from smtpd_ps.parent.agents import AgentRefusal, Agents, writable_root
 from smtpd_ps.runtime.log import Log
@@ -22,6 +24,7 @@ class Asked:
             "box": ActionSettings("box", "maildir", maildir_path=str(tmp_path / "box")),
             "relay": ActionSettings("relay", "relay"),
             "spool": ActionSettings("spool", "mbox"),
+            "mda": ActionSettings("mda", "mda", mda_command="cat", alias_table="t"),
             "hosted": ActionSettings("hosted", "maildir", userbase_table="people"),
         }
         self.queries: list[m.UserbaseQuery] = []
@@ -32,8 +35,8 @@ class Asked:
             userbases=self.userbases,
         )  # fmt: skip
 
-    def refusal(self, user: str, action: str) -> m.AgentRefused:
-        self.agents.start(m.AgentStart(1, user, action))
+    def refusal(self, user: str, action: str, source: AgentSource = "action") -> m.AgentRefused:
+        self.agents.start(m.AgentStart(1, user, action, source))
         (answer,) = self.answers
         assert isinstance(answer, m.AgentRefused)
         assert not self.agents.running
@@ -82,6 +85,58 @@ def test_users_of_a_userbase_that_get_no_agent(
     assert isinstance(answer, m.AgentRefused)
     assert answer.temporary is temporary
     assert not asked.agents.running
+
+
+@pytest.mark.parametrize(
+    ("user", "action", "source", "temporary"),
+    [
+        ("root", "mda", "action", False),
+        ("root", "mda", "forward", False),
+        ("_sps_queue", "mda", "forward", False),
+        ("nobody", "box", "alias", True),  # an action without aliases
+        ("nobody", "relay", "alias", True),
+        ("nobody", "relay", "forward", True),
+    ],
+)
+def test_names_that_get_no_command(
+    tmp_path: Path, user: str, action: str, source: AgentSource, temporary: bool
+) -> None:
+    """Neither root nor a user of ours runs a command, and no action one that it cannot have."""
+    assert Asked(tmp_path).refusal(user, action, source).temporary is temporary
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has other users to choose from")
+def test_what_an_alias_names_has_the_alias_user(tmp_path: Path) -> None:
+    """Whoever delivery asks for, root included."""
+    agents = Asked(tmp_path).agents
+    for user in ("root", "nobody", "no-such-user-here"):
+        request = m.AgentStart(1, user, "mda", "alias")
+        try:
+            assert agents._deliverer(request, agents.actions["mda"], None).pw_name == ALIAS_USER
+        except AgentRefusal as refusal:
+            assert refusal.temporary and "smtpctl_ps setup" in str(refusal)  # where it was not made yet
+
+
+def test_the_command_is_the_configurations(tmp_path: Path) -> None:
+    """An agent hears the action's command from the parent; one of targets hears none, a Maildir's wrapper ours."""
+    agents = Asked(tmp_path).agents
+    user = pwd.getpwuid(os.getuid())
+
+    def settings(action: ActionSettings, source: AgentSource = "action") -> tuple[m.Common, AgentSettings]:
+        common, setup = agents._plan(action, user, [], source)
+        assert isinstance(setup, m.AgentSetup)
+        return common, setup.settings
+
+    common, mda = settings(agents.actions["mda"])
+    assert (common.commands, common.writable, mda.kind, mda.mda_command) == (True, (), "mda", "cat")
+    common, targets = settings(agents.actions["mda"], "forward")
+    assert (common.commands, targets.kind, targets.source, targets.mda_command) == (True, "targets", "forward", "")
+    common, box = settings(agents.actions["box"])
+    assert (common.commands, box.kind, box.mda_command) == (False, "maildir", "")
+    wrapped = ActionSettings("w", "maildir", maildir_path="~/it's", maildir_junk=True, wrapper="nice %{mda}")
+    common, made = settings(wrapped)
+    assert common.commands and made.kind == "mda" and made.wrapper == "nice %{mda}"
+    assert shlex.split(made.mda_command)[-3:] == ["maildir", "-j", "%{user.directory}/it's"]
 
 
 def test_the_daemons_own_users_get_no_mail(tmp_path: Path) -> None:
