@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smtpd_ps.parent.options import Options
+from smtpd_ps.runtime import tracing
 
 _CONFIG_PATHS = ("/etc/mail/smtpd.conf", "/usr/local/etc/mail/smtpd.conf", "/etc/smtpd.conf")
 
@@ -40,10 +41,16 @@ def parse_options(arguments: Sequence[str]) -> Parsed:
     if rest:
         raise UsageError(f"unexpected {rest[0]!r}")
     flags = {name for name, _value in given}
-    for name in ("-P", "-T"):
-        if name in flags:
-            raise UsageError(f"{name} is not supported yet")
+    if "-P" in flags:
+        raise UsageError("-P is not supported yet")
     values = dict(given)
+    traces = 0
+    for name, value in given:
+        if name == "-T":
+            bits = tracing.SUBSYSTEMS.get(value)
+            if bits is None:
+                raise UsageError(f"-T {value}: known are {' '.join(tracing.SUBSYSTEMS)}")
+            traces |= bits
     defines = {}
     for name, value in given:
         if name == "-D":
@@ -61,5 +68,6 @@ def parse_options(arguments: Sequence[str]) -> Parsed:
         verbose=sum(1 for name, _value in given if name == "-v"),
         unprivileged="--unprivileged" in flags,
         resolver=values.get("--resolver", ""),
+        traces=traces,
     )
     return Parsed(options, check_only="-n" in flags, help=bool(flags & {"-h", "--help", "--version"}))

@@ -25,6 +25,7 @@ from smtpd_ps.parent.generations import ReloadRefused
 from smtpd_ps.parent.listeners import ListenError, Listeners, bind_unix
 from smtpd_ps.parent.options import Options
 from smtpd_ps.parent.plan import make_plan
+from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.title import set_title
 
@@ -33,7 +34,7 @@ OLD_CHILDREN_SECS = 10.0  # for the children of a daemon that was killed to foll
 USAGE = """\
 smtpd_ps {version}
 usage: smtpd_ps [-dFhnv] [-D macro=value] [-f file] [--state-dir dir] [--unprivileged]
-                [--resolver address:port]"""
+                [--resolver address:port] [-T subsystem]"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -187,6 +188,8 @@ def start(options: Options, slices: Slices) -> int:
     detach = _Detach() if not options.foreground else None
     log = Log(Process.PARENT, options.log_to_stderr, options.verbose)
     sys.excepthook = log.uncaught
+    tracing.attach(log.trace)
+    tracing.set_mask(options.traces)
     _write_pid(state.pid_file, log)
     set_title("parent")
     if options.unprivileged:

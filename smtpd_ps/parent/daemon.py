@@ -132,6 +132,9 @@ class Daemon:
     def _lasting_ready(self) -> None:
         self._child(Process.CONTROL).go(((m.Listener(0), os.dup(self.control_socket.fileno())),))
         self._child(Process.QUEUE).go()
+        if tracing.mask:
+            for process in LASTING:
+                self._child(process).tell(m.TraceMask(tracing.mask))
         self._lasting.started()
         self._ready()
 

@@ -15,3 +15,4 @@ class Options:
     verbose: int = 0
     unprivileged: bool = False
     resolver: str = ""  # "address:port", for tests
+    traces: int = 0  # -T, as runtime.tracing's mask

@@ -103,6 +103,16 @@ def test_traces() -> None:
         daemon.ctl("remove", "all")
 
 
+def test_traced_from_the_start() -> None:
+    """-T, as often as wanted; what is not known is a wrong use."""
+    with running(CONFIG, options=("-T", "queue", "-T", "smtp")) as daemon:
+        failed_once(daemon, "Subject: x\r\n\r\nx\r\n")
+        assert "queue: queue: commit: 1 new" in daemon.log and "<<< ehlo" in daemon.log and "imsg:" not in daemon.log
+        daemon.ctl("remove", "all")
+    done = cli("smtpd_ps", "-T", "nothing", "-n")
+    assert done.returncode == 64 and "-T nothing: known are imsg io" in done.stderr
+
+
 def test_an_unknown_subsystem() -> None:
     """What is known is said, on standard error, with status 1."""
     with running(CONFIG) as daemon:
