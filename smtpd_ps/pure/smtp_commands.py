@@ -97,6 +97,8 @@ def _auth(session: ServerSession, argument: str | None) -> None:
         session.refuse(say.AUTHENTICATED_ALREADY)
     elif not session.service.offers_auth(session.secure, authenticated=False):
         session.refuse(say.NOT_SUPPORTED)
+    elif session.service.passwords_stopped(session.address):
+        session.refuse(say.AUTH_STOPPED)
     elif not argument:
         session.refuse(say.PARAMETERS_MISSING)
     else:

@@ -113,6 +113,8 @@ class Service:
     random: Callable[[], float]  # 0 to 1
     random_bits: Callable[[], int]  # 64 bits
     date: Callable[[], str]  # now, as RFC 5322 writes it
+    password_failed: Callable[[str], None] = lambda _address: None
+    passwords_stopped: Callable[[str], bool] = lambda _address: False  # too many have failed for that address
     hostname: str = field(init=False)  # of a session that lookup gives no other
     submission: bool = field(init=False)  # add what a mail user agent forgot (QUIRKS 27)
 
@@ -120,7 +122,9 @@ class Service:
         """Derive what does not change."""
         hostname = self.listener.hostname or self.settings.hostname
         object.__setattr__(self, "hostname", hostname)
-        object.__setattr__(self, "submission", self.listener.local or self.listener.port == 587)
+        listener = self.listener
+        loopback = listener.address == "::1" or listener.address.startswith("127.")
+        object.__setattr__(self, "submission", listener.local or listener.port == 587 or loopback)
 
     @staticmethod
     def greeting(hostname: str) -> bytes:

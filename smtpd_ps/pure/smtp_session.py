@@ -138,6 +138,7 @@ class ServerSession(ChunkSession):
         if self.state is State.AUTH_DELAY:
             self.state = State.COMMAND
             self._auth_tries += 1
+            self.service.password_failed(self.address)
             self.refuse(say.AUTH_FAILED)
             if self._auth_tries >= self.service.settings.max_auth_tries:
                 self.end("too many authentication failures", say.TOO_MANY_AUTH)
@@ -159,11 +160,15 @@ class ServerSession(ChunkSession):
             self.end("timeout", say.IDLE)
         return self._take()
 
+    def too_slow(self) -> list[Action]:
+        """The message has taken too long for its size."""
+        self.end("too slow", say.TOO_SLOW)
+        return self._take()
+
     def drain(self) -> list[Action]:
         """The daemon stops: take no new message; one that is being sent may be finished."""
         self._draining = True
-        receiving = self.transaction is not None and self.transaction.intake is not None
-        if self.state is not State.PEER_WAIT and not receiving:
+        if self.state is not State.PEER_WAIT and (self.transaction is None or self.transaction.intake is None):
             self._shut_down()
         return self._take()
 
@@ -185,6 +190,16 @@ class ServerSession(ChunkSession):
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn, so that its silence counts."""
         return self.state.waits_for_client and not self.in_flight
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a message is under way, and the client's turn."""
+        return self.transaction is not None and self.transaction.intake is not None and self.waits_for_client
+
+    @property
+    def received_bytes(self) -> int:
+        """How much of it has come."""
+        return self._intake.size_bytes
 
     @property
     def wants_data(self) -> bool:

@@ -26,8 +26,8 @@ class SessionBase:
     """The state of one session, and its outgoing side."""
 
     __slots__ = (
-        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_chunk", "_draining", "_errors", "_logged", "_named",
-        "_out", "_peer_known", "_resting", "_text", "_transactions",
+        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_chunk", "_deferrals", "_draining", "_errors",
+        "_logged", "_named", "_out", "_peer_known", "_resting", "_text", "_transactions",
         "active", "address", "authenticated", "extended", "filters", "finished", "helo", "hostname", "id", "mails",
         "name", "phase", "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
@@ -54,6 +54,7 @@ class SessionBase:
         self._peer_known = address == "local"
         self._logged = False
         self._errors = 0
+        self._deferrals = 0  # 4xx since the last message
         self._auth_tries = 0
         self._draining = False
         self._buffer = b""
@@ -126,6 +127,10 @@ class SessionBase:
         if line[:1] == b"5":
             self._errors += 1
             if self._errors >= self.service.settings.max_errors:
+                self.end("too many errors", say.TOO_MANY_ERRORS)
+        else:
+            self._deferrals += 1
+            if self._deferrals >= self.service.settings.max_temporary_errors:
                 self.end("too many errors", say.TOO_MANY_ERRORS)
 
     def _log_refused(self, line: bytes, command: str) -> None:

@@ -78,7 +78,7 @@ class MailSession(FilterSession):
         stored = code // 100 == 2
         if stored:
             self.mails += 1
-            self._errors = 0
+            self._errors = self._deferrals = 0
             self.log(
                 f"message msgid={tx.msgid:08x} size={tx.intake.size_bytes} nrcpt={tx.accepted} "
                 f"proto={'ESMTP' if self.extended else 'SMTP'}"

@@ -26,13 +26,14 @@ MAX_UNSENT_BYTES = 65_536  # replies that the client does not read; beyond it we
 class Connection:
     """Lives until its session is finished and its stream is closed."""
 
-    __slots__ = ("_file", "_paused", "_rests", "_server", "idle_ticks", "session", "stream")
+    __slots__ = ("_file", "_paused", "_rests", "_server", "idle_ticks", "message_ticks", "session", "stream")
 
     def __init__(self, server: SmtpServer, sock: socket.socket, session: ServerSession) -> None:
         self._server = server
         self.session = session
         self.stream: Stream | None = Stream(server.loop, sock, self._on_data, self._on_close)
         self.idle_ticks = 0
+        self.message_ticks = 0  # since its message began
         self._paused = False
         self._rests = False  # until the client has read
         self._file = -1  # descriptor of the spool file

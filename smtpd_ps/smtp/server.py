@@ -22,11 +22,14 @@ from smtpd_ps.runtime.stream import Pump
 from smtpd_ps.smtp.acceptor import Acceptor
 from smtpd_ps.smtp.connection import Connection
 from smtpd_ps.smtp.outside import Clock, MessageIds, Randomness
+from smtpd_ps.smtp.sources import Sources
 
 if TYPE_CHECKING:
     from smtpd_ps.smtp.proxied import ProxyDoor
 
 TICK_SECS = 5.0
+MESSAGE_SECS = 600.0  # any message may take that long,
+MESSAGE_BYTES_A_SEC = 256  # and a longer one that comes at least as fast as this
 FINISH_SECS = 10.0  # for messages that are being received when the daemon stops
 RETIREMENT_SECS = 600.0  # for the sessions of an earlier configuration
 LEAVE_SECS = 2.0  # then, for the last replies to be read
@@ -78,6 +81,7 @@ class SmtpServer:
         self._ids = MessageIds()
         self._random = Randomness()
         clock = Clock()
+        self._sources = Sources(settings, loop.now)
         self._services = {
             listener.index: Service(
                 settings=settings,
@@ -87,6 +91,8 @@ class SmtpServer:
                 random=self._random.fraction,
                 random_bits=self._random.bits64,
                 date=clock.date,
+                password_failed=self._sources.password_failed,
+                passwords_stopped=self._sources.passwords_stopped,
             )
             for listener in settings.listeners
         }
@@ -95,7 +101,6 @@ class SmtpServer:
         self._sessions: dict[int, Connection] = {}  # that are not finished
         self._opened = 0  # connections since the start
         self._open: set[Connection] = set()  # whose stream is not closed
-        self._sources: dict[str | bytes, int] = {}  # their open streams
         self._waiting: set[Connection] = set()  # for queue to take bodies
         self._max_ticks = max(1, round(settings.idle_secs / TICK_SECS))
         self.max_sessions = settings.max_sessions
@@ -161,9 +166,8 @@ class SmtpServer:
             self.max_sessions = room
 
     def _client(self, service: Service, sock: socket.socket, address: str) -> None:
-        source = _source(address)
-        count = self._sources.get(source, 0)
-        if len(self._open) >= self.max_sessions or count >= self._settings.max_sessions_per_source:
+        if len(self._open) >= self.max_sessions or not self._sources.open(address):
+            count = self._sources.count(address)
             self.log.warning(f"{len(self._open)} sessions, {count} of its own: {address} turned away")
             try:
                 sock.send(say.TOO_BUSY)
@@ -177,7 +181,6 @@ class SmtpServer:
         self._sessions[session_id] = connection
         self._open.add(connection)
         self._opened += 1
-        self._sources[source] = count + 1
         connection.perform(session.begin())
 
     # What connections ask.
@@ -214,10 +217,7 @@ class SmtpServer:
     def stream_closed(self, connection: Connection) -> None:
         """The connection is closed."""
         self._open.discard(connection)
-        source = _source(connection.session.address)
-        self._sources[source] -= 1
-        if not self._sources[source]:
-            del self._sources[source]
+        self._sources.close(connection.session.address)
         self._waiting.discard(connection)
         self._see_whether_drained()
 
@@ -228,6 +228,14 @@ class SmtpServer:
         self.loop.call_later(TICK_SECS, self._tick)
         for connection in list(self._sessions.values()):
             session = connection.session
+            if not session.receiving:
+                connection.message_ticks = 0
+            else:
+                connection.message_ticks += 1
+                secs = connection.message_ticks * TICK_SECS
+                if secs > MESSAGE_SECS and session.received_bytes < secs * MESSAGE_BYTES_A_SEC:
+                    connection.perform(session.too_slow())
+                    continue
             if session.active or not session.waits_for_client:
                 session.active = False
                 connection.idle_ticks = 0
@@ -430,8 +438,3 @@ class SmtpServer:
         if self._drained is not None and not (self._sessions or self._open or self._at_doors()):
             drained, self._drained = self._drained, None
             drained()
-
-
-def _source(address: str) -> str | bytes:
-    """What is counted as one client: an address, or the 64 bits of an IPv6 network that a site has to itself."""
-    return socket.inet_pton(socket.AF_INET6, address)[:8] if ":" in address else address

@@ -54,13 +54,16 @@ HOST = "mx.example.com"
 
 def make_service(ids: list[int] | None = None, **changes: Any) -> Service:
     """A service whose listener and settings have the fields in `changes`."""
-    listener = ListenerSettings(index=0, address="127.0.0.1", port=25, tls="offer", pki=("p",))
+    listener = ListenerSettings(index=0, address="192.0.2.9", port=25, tls="offer", pki=("p",))
     settings = SmtpSettings(hostname=HOST, listeners=(listener,), pki=())
     for key, value in changes.items():
+        if key == "stopped":
+            continue
         if hasattr(listener, key):
             listener = msgspec.structs.replace(listener, **{key: value})
         else:
             settings = msgspec.structs.replace(settings, **{key: value})
+    stopped = bool(changes.get("stopped"))
     lease = list(range(1, 1000)) if ids is None else ids
     return Service(
         settings=settings,
@@ -68,6 +71,7 @@ def make_service(ids: list[int] | None = None, **changes: Any) -> Service:
         take_id=lambda: lease.pop(0) if lease else None,
         give_back_id=lambda msgid: lease.insert(0, msgid),
         random=lambda: 0.5,
+        passwords_stopped=lambda _address: stopped,
         random_bits=lambda: 0xFEED,
         date=lambda: "Thu, 1 Jan 1970 00:00:00 +0000 (UTC)",
     )
@@ -203,6 +207,15 @@ class Case:
         return f"{self.file}: {self.title}"
 
 
+def plays_under_tls(case: Case) -> bool:
+    """Whether what a case says holds under TLS as well: it is not about TLS or passwords, nor about how a
+    connection begins.
+    """
+    words = "\n".join(line for _number, line in case.lines)
+    apart = r"^tls|tls=|STARTTLS|auth=|^received |^hold (name|peer)|filter|hostnames|^log 0000|^wait|AUTH"
+    return not re.search(apart, words, re.MULTILINE) and words.startswith(("c <", "set ", "connect "))
+
+
 def load_cases() -> list[Case]:
     """Every case of every file."""
     cases = []
@@ -239,8 +252,9 @@ def _value(text: str) -> Any:
 class Runner:
     """Runs one case."""
 
-    def __init__(self, case: Case, segmented: bool = False) -> None:
+    def __init__(self, case: Case, segmented: bool = False, secured: str = "") -> None:
         self.case = case
+        self.secured = secured  # "implicit" or "offer": all of it under TLS
         self.segmented = segmented  # each byte in a segment of its own
         self.changes: dict[str, Any] = {}
         self.ids: list[int] | None = None
@@ -253,11 +267,23 @@ class Runner:
     @property
     def world(self) -> FakeWorld:
         if self._world is None:
+            if self.secured:
+                self.changes["tls"] = self.secured
             self._world = FakeWorld(
                 make_service(self.ids, **self.changes), self.address, hold=self.hold, filters=self.filters
             )
             self._world.start()
+            if self.secured:
+                self._secure(self._world)
         return self._world
+
+    def _secure(self, world: FakeWorld) -> None:
+        """What comes before the first line of a case that is played under TLS."""
+        if self.secured == "offer":
+            self.got += world.lines()
+            world.say(b"EHLO before\r\nSTARTTLS\r\n")
+            world.lines()
+        world.do(world.session.tls_started("TLSv1.3:TLS_AES_256_GCM_SHA384:256", False))
 
     def run(self) -> None:
         for number, line in self.case.lines:

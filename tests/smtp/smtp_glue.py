@@ -37,7 +37,7 @@ class World:
     """One smtp server with one listener on 127.0.0.1 (or a Unix socket)."""
 
     def __init__(self, pumps: dict[int, Callable[[], Pump]] | None = None, unix_path: str = "", **changes: Any) -> None:
-        listener = ListenerSettings(index=0, address="127.0.0.1", port=25, local=bool(unix_path))
+        listener = ListenerSettings(index=0, address="192.0.2.9", port=25, local=bool(unix_path))
         settings = SmtpSettings(hostname="mx.example.com", listeners=(), pki=())
         for key, value in changes.items():
             if hasattr(listener, key):

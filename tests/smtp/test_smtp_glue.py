@@ -15,7 +15,8 @@ from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.loop import Loop
-from smtpd_ps.smtp.server import _source
+from smtpd_ps.smtp.server import MESSAGE_SECS, TICK_SECS
+from smtpd_ps.smtp.sources import AUTH_FAILURES, network_of, source_of
 
 ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
 
@@ -205,7 +206,7 @@ def test_too_many_sessions_of_one_source(make_world: Callable[..., World]) -> No
     first.command("QUIT")
     assert first.closed()
     assert world.connect().reply()[:3] == "220"
-    assert world.server._sources == {"127.0.0.1": 2}
+    assert world.server._sources.count("127.0.0.1") == 2
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_too_many_sessions_of_one_source(make_world: Callable[..., World]) -> No
 )
 def test_sources(one: str, other: str, same: bool) -> None:
     """An IPv6 network of 64 bits is one source."""
-    assert (_source(one) == _source(other)) is same
+    assert (source_of(one) == source_of(other)) is same
 
 
 def test_idle_sessions_are_closed(make_world: Callable[..., World]) -> None:
@@ -435,3 +436,52 @@ def test_handlers_are_those_of_the_contract(make_world: Callable[..., World]) ->
         channel = Channel(loop, ours, Process.SMTP, peer, handlers, lambda _why: None, Phase.RUN)
         channel.close()
         theirs.close()
+
+
+def test_too_many_sessions_of_one_network(make_world: Callable[..., World]) -> None:
+    """A network cannot take them all either, with whatever many addresses; what is gone makes room."""
+    world = make_world(max_sessions_per_network=1)
+    first, second = world.connect(), world.connect()
+    assert first.reply()[:3] == "220"
+    assert second.reply()[:3] == "421"
+    first.command("QUIT")
+    assert first.closed()
+    assert world.connect().reply()[:3] == "220"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("192.0.2.1", "192.0.2.99", True), ("192.0.2.1", "192.0.3.1", False), ("2001:db8:1:2::1", "2001:db8:1:3::1", True),
+     ("2001:db8:1::1", "2001:db8:2::1", False)],
+)  # fmt: skip
+def test_networks(one: str, other: str, same: bool) -> None:
+    """24 bits of IPv4, 48 of IPv6."""
+    assert (network_of(one) == network_of(other)) is same
+
+
+def test_a_message_that_trickles(make_world: Callable[..., World]) -> None:
+    """A byte now and then keeps no message alive: after MESSAGE_SECS it has to have come fast enough."""
+    world = make_world(idle_secs=10**6)
+    client = world.connect()
+    client.reply()
+    for line in ("HELO x", "MAIL FROM:<>", "RCPT TO:<a@example.com>"):
+        assert client.command(line)[:3] == "250"
+    assert client.command("DATA")[:3] == "354"
+    for _ in range(int(MESSAGE_SECS / TICK_SECS)):
+        client.send(b"x")
+        world.settle(1)
+        world.server._tick()
+    assert len(world.server._sessions) == 1
+    world.server._tick()
+    assert client.reply() == "421 4.4.2 Message too slow"
+    assert client.closed()
+
+
+def test_passwords_that_fail_too_often_from_one_address(make_world: Callable[..., World]) -> None:
+    """In however many sessions: then no password of that address is looked at for a while."""
+    world = make_world()
+    for _ in range(AUTH_FAILURES):
+        assert not world.server._sources.passwords_stopped("192.0.2.1")
+        world.server._sources.password_failed("192.0.2.1")
+    assert world.server._sources.passwords_stopped("192.0.2.1")
+    assert not world.server._sources.passwords_stopped("192.0.2.2")
