@@ -93,9 +93,7 @@ def submissions(
     count: int, size_bytes: int, clients: int, user: str, password: str
 ) -> tuple[float, float, list[float]]:
     """Sessions of STARTTLS, AUTH PLAIN and one message: begin, end, and the seconds of each."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = client_context()
     secret = base64.b64encode(f"\0{user}\0{password}".encode())
     text = body(size_bytes)
 
@@ -118,6 +116,51 @@ def submissions(
         return begin, time.perf_counter(), times
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class IdleSecure:
+    """Connections that say EHLO under STARTTLS and then are silent; opened by `at_once` threads."""
+
+    def __init__(self, count: int, at_once: int) -> None:
+        self.greeted = 0
+        self.refused = 0
+        self._kept = contextlib.ExitStack()
+        context = client_context()
+        begin = time.perf_counter()
+
+        def open_one(_number: int) -> contextlib.ExitStack | None:
+            kept = contextlib.ExitStack()
+            try:
+                client = kept.enter_context(session())
+                client.say(b"EHLO client.test", b"250")
+                client.say(b"STARTTLS", b"220")
+                client.secure(context)
+                client.say(b"EHLO client.test", b"250")
+            except (OSError, RuntimeError):
+                kept.close()
+                return None
+            return kept
+
+        with ThreadPoolExecutor(at_once) as pool:
+            for kept in pool.map(open_one, range(count)):
+                if kept is None:
+                    self.refused += 1
+                else:
+                    self._kept.push(kept)
+                    self.greeted += 1
+        self.greeting_secs = time.perf_counter() - begin
+
+    def close(self) -> None:
+        """All of them."""
+        self._kept.close()
+
+
+def client_context() -> ssl.SSLContext:
+    """Takes any certificate: the benchmark's is its own."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Idle:

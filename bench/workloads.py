@@ -149,11 +149,7 @@ def latency(peer: Peer, scale: float, count: int = 40, size_bytes: int = 4096) -
 def submission(peer: Peer, scale: float, count: int = 500, size_bytes: int = 4096, sessions: int = 10) -> Figures:
     """STARTTLS, AUTH PLAIN against a $6$ hash, one message a session."""
     count = max(sessions, round(count * scale))
-    folder = peer.site.work / "tls"
-    folder.mkdir(exist_ok=True)
-    cert, key = tls_files.make_certificate(folder)
-    scenario = Scenario("submission", cert=cert, key=key, credentials=tls_files.make_credentials(folder))
-    with sinking(peer.site) as sink, peer.running(scenario):
+    with sinking(peer.site) as sink, peer.running(_with_tls(peer)):
         time.sleep(1.0)
         meter = Meter(peer)
         begin, end, times = clients.submissions(count, size_bytes, sessions, tls_files.USER, tls_files.PASSWORD)
@@ -162,14 +158,21 @@ def submission(peer: Peer, scale: float, count: int = 500, size_bytes: int = 409
         return figures | percentiles("session", times)
 
 
-def idle(peer: Peer, scale: float, count: int = 1000, at_once: int = 5) -> Figures:
-    """Sessions that have said EHLO and then wait."""
+def _with_tls(peer: Peer) -> Scenario:
+    folder = peer.site.work / "tls"
+    folder.mkdir(exist_ok=True)
+    cert, key = tls_files.make_certificate(folder)
+    return Scenario("submission", cert=cert, key=key, credentials=tls_files.make_credentials(folder))
+
+
+def idle(peer: Peer, scale: float, count: int = 1000, at_once: int = 5, secure: bool = False) -> Figures:
+    """Sessions that have said EHLO, under STARTTLS where `secure`, and then wait."""
     count = max(at_once, round(count * scale))
-    with peer.running(Scenario("relay")):
+    with peer.running(_with_tls(peer) if secure else Scenario("relay")):
         time.sleep(2.0)
         before, few = kernel.pss_kib(peer.pids()), len(peer.pids())
         meter = Meter(peer)
-        crowd = clients.Idle(count, at_once)
+        crowd = clients.IdleSecure(count, at_once) if secure else clients.Idle(count, at_once)
         try:
             spent = meter.read(count)
             time.sleep(1.0)
@@ -305,6 +308,7 @@ WORKLOADS: dict[str, Workload] = {
     ),
     "W6": Workload("1000 idle sessions after EHLO, opened 5 at a time", idle, CROWD),
     "W6s": Workload("1000 idle sessions after EHLO, opened all at once", partial(idle, at_once=1000), CROWD),
+    "W6t": Workload("1000 idle sessions under STARTTLS, opened 5 at a time", partial(idle, secure=True), CROWD),
     "W7": Workload(
         "10,000 messages for a closed port, connections kept; restart; drain",
         backlog,
