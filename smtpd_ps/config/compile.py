@@ -56,6 +56,7 @@ from smtpd_ps.contract.settings import (
 )
 from smtpd_ps.contract.values import Process, SrsSecrets, Value
 
+SMTP_PORT = 25
 V = TypeVar("V", bound=Value)
 
 
@@ -215,6 +216,18 @@ def _action(conf: Configuration, action: Action, default_ciphers: str) -> Action
     )
 
 
+def _own_exchangers(conf: Configuration) -> tuple[str, ...]:
+    """Where an exchanger would be this daemon itself."""
+    found: dict[str, None] = {}
+    for listener in conf.listeners:
+        if listener.port == SMTP_PORT:
+            for address in listener.addresses:
+                family = {"0.0.0.0": ".", "::": ":"}.get(address)  # noqa: S104 - nothing is bound here
+                known = conf.interface_addresses if family else ()
+                found |= dict.fromkeys((address, *(each for each in known if family and family in each)))
+    return tuple(found)
+
+
 def _srs(options: Options, *, backup: bool) -> SrsSecrets | None:
     """For who makes addresses, and for who reads them also the `backup` key; None without a key."""
     if not options.srs_key:
@@ -353,6 +366,7 @@ def _lookup(
         local_names=tuple(dict.fromkeys(("localhost", conf.hostname.lower()))),
         resolver=resolver,
         srs=_srs(conf.options, backup=True),
+        own_exchangers=_own_exchangers(conf),
         sub_address_delimiter=conf.options.sub_address_delimiter,
         filters=tuple(_filter(each) for each in conf.filters.values()),
         listener_filters=_listener_filters(conf),

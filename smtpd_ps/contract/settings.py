@@ -220,6 +220,7 @@ class LookupSettings(Value, frozen=True):
     filters: Annotated[tuple[FilterSettings, ...], Meta(max_length=1024)] = ()  # members before their chains
     listener_filters: Annotated[tuple[tuple[U16, Name], ...], Meta(max_length=256)] = ()  # by listener's index
     srs: SrsSecrets | None = None  # to read SRS addresses of bounces
+    own_exchangers: Annotated[tuple[Name, ...], Meta(max_length=4096)] = ()  # addresses at which port 25 is this host
     listeners: Annotated[tuple[ListenerTables, ...], Meta(max_length=256)] = ()  # those that have one
 
 

@@ -99,7 +99,8 @@ class Desk:
         )
         self._names = Peers(loop, resolver, book)
         self._routes = RelayRoutes(
-            loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn, asking
+            loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn, asking,
+            settings.own_exchangers,
         )  # fmt: skip
         self._updates = TableUpdates(settings, files.tables, hashes, checking, self._swap, to(Process.PARENT))
         self._explanations = Explanations(

@@ -4,7 +4,7 @@ Runs in lookup, which alone holds the credentials of smarthosts.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -116,7 +116,9 @@ class RelayRoutes:
         book: AddressBook,
         warn: Callable[[str], None],
         asking: TableAsking | None = None,
+        own_exchangers: Iterable[str] = (),
     ) -> None:
+        self._own = frozenset(own_exchangers)  # addresses at which port 25 is this host
         self._loop, self._exchangers, self._book, self._warn = loop, exchangers, book, warn
         self._asking = asking or TableAsking()
         self._actions = {action.name: _RelayAction(action, tables) for action in actions if _has_routes(action)}
@@ -220,11 +222,15 @@ class RelayRoutes:
         ttl_secs = FAILURE_TTL_SECS if found.temporary else self.ttl_secs(action, found.expires)
         hosts, temporary, text = found.hosts, found.temporary, found.text
         own = next((level for name, level in found.preferences if name == action.settings.relay_backup), None)
-        if own is not None:
+        looping = [host.preference for host in hosts if not self._own.isdisjoint(host.addresses)]
+        if own is not None or looping:
             # What is not preferred to us would send the mail back to us (RFC 5321 5.1); all without our name are used.
-            hosts = tuple(host for host in hosts if host.preference < own)
-            if not hosts:
+            limit = min(looping if own is None else [own, *looping])
+            hosts = tuple(host for host in hosts if host.preference < limit)
+            if not hosts and own is not None:
                 temporary, text = True, "No MX found for destination: this host is the most preferred one"
+            elif not hosts:
+                temporary, text = False, "554 5.4.6 Mail for this domain loops back to this host"
         done(Route(number, hosts, ttl_secs, temporary, text, action.sources, action.helo_names))
 
 

@@ -150,3 +150,12 @@ def test_users_of_the_system_as_a_userbase(load_text) -> None:
     lookup = compile_settings(load_text(text)).lookup
     assert lookup.tables == ()
     assert lookup.actions[0].userbase_table == ""
+
+
+def test_where_this_host_is_an_exchanger(load_text) -> None:
+    """The addresses of port 25 alone; a wildcard is every address of its family."""
+    rule = "match from any for any reject\n"
+    some = compile_settings(load_text("listen on 192.0.2.1\nlisten on 127.0.0.1 port 2525\n" + rule))
+    assert some.lookup.own_exchangers == ("192.0.2.1",)
+    every = compile_settings(load_text("listen on 0.0.0.0\n" + rule)).lookup.own_exchangers
+    assert {"0.0.0.0", "127.0.0.1", "192.0.2.1"} <= set(every) and not any(":" in each for each in every)

@@ -60,7 +60,10 @@ class World:
         return out[0]
 
     def routes(self, *actions: ActionSettings, tables: dict[str, Table] | None = None) -> RelayRoutes:
-        return RelayRoutes(self.loop, actions, tables or {}, self.exchangers, self.book, self.warnings.append)
+        own = ("192.0.2.200", "127.0.0.1")
+        return RelayRoutes(
+            self.loop, actions, tables or {}, self.exchangers, self.book, self.warnings.append, None, own
+        )
 
     def route(self, routes: RelayRoutes, action: str, domain: str = "") -> Route:
         out: list[Route] = []
@@ -397,3 +400,36 @@ def test_sources_and_their_names(world: World) -> None:
     lost = world.route(routes, "lost")
     assert (lost.hosts, lost.temporary) == ((), True)
     assert "source address" in lost.text
+
+
+def test_an_exchanger_that_is_this_host_is_not_dialled(world: World, dns_server: DnsServer) -> None:
+    """Nor those behind it; before it they are used. With none left the mail would come back to us: permanent."""
+    dns_server.zone = {
+        ("loop.test", "MX"): ["10 us.test.", "20 a.test."],
+        ("second.test", "MX"): ["10 a.test.", "20 us.test.", "30 b.test."],
+        ("lo.test", "MX"): ["10 localhost.lo.test."],
+        ("bare.test", "A"): ["192.0.2.200"],
+        ("us.test", "A"): ["192.0.2.200"],
+        ("localhost.lo.test", "A"): ["127.0.0.1"],
+        ("a.test", "A"): ["192.0.2.1"],
+        ("b.test", "A"): ["192.0.2.2"],
+    }
+    routes = world.routes(ActionSettings("out", "relay"))
+    for domain in ("loop.test", "lo.test", "bare.test", "[127.0.0.1]"):
+        route = world.route(routes, "out", domain)
+        assert (route.hosts, route.temporary) == ((), False), domain
+        assert "loops back" in route.text
+    assert [host.name for host in world.route(routes, "out", "second.test").hosts] == ["a.test"]
+
+
+def test_exchangers_behind_a_cname_and_literals(world: World, dns_server: DnsServer) -> None:
+    """A domain that is an alias has the exchangers of what it stands for; a literal is its own."""
+    dns_server.zone = {
+        ("alias.test", "CNAME"): ["real.test."],
+        ("real.test", "MX"): ["5 mx.test."],
+        ("mx.test", "CNAME"): ["host.test."],
+        ("host.test", "A"): ["192.0.2.9"],
+    }
+    assert world.find("alias.test").hosts == (RouteHost("mx.test", ("192.0.2.9",), 25, 5),)
+    assert world.find("[192.0.2.8]").hosts == (RouteHost("192.0.2.8", ("192.0.2.8",), 25),)
+    assert world.find("[IPv6:2001:db8::8]").hosts[0].addresses == ("2001:db8::8",)
