@@ -76,7 +76,7 @@ def test_the_true_end_in_two_segments(target: Target, split: int) -> None:
 
 def test_nothing_is_smuggled_out(target: Target) -> None:
     """Lines of dots, command words and almost-ends arrive as they were sent, in one message."""
-    body = b"Subject: dots\r\n\r\n.\x20\r\n..\r\n.MAIL FROM:<x@x.test>\r\n...\r\nDATA\r\n. .\r\nQUIT\r\n"
+    body = b"Date: x\r\nMessage-ID: <x@y>\r\n\r\n.\x20\r\n..\r\n.MAIL FROM:<x@x.test>\r\n...\r\nDATA\r\n. .\r\nQUIT\r\n"
     stuffed = body.replace(b"\r\n.", b"\r\n..")
     with target.wire() as wire:
         wire.to_data()

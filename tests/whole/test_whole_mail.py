@@ -13,7 +13,10 @@ from support.daemon import Daemon, cli, running, wait_until
 from support.sink import Behaviour, sinking
 from support.users import ensure_mail_user
 
-MESSAGE = "From: a@client.test\r\nTo: b@example.com\r\nSubject: {0}\r\n\r\nbody {0}\r\n..dots\r\n"
+IDENTIFIED = (
+    "Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <1@client.test>\r\n"  # or a listener on loopback would
+)
+MESSAGE = IDENTIFIED + "From: a@client.test\r\nTo: b@example.com\r\nSubject: {0}\r\n\r\nbody {0}\r\n..dots\r\n"
 
 RELAY = """
 listen on 127.0.0.1 port {port} hostname mx.test
@@ -44,7 +47,7 @@ def test_relay_to_a_smarthost() -> None:
 def test_bodies_of_every_size_arrive_unchanged(size_bytes: int) -> None:
     """Inline bodies and spool files alike: what was sent is what arrives."""
     line = b"0123456789" * 7 + b"\r\n"
-    body = b"Subject: size\r\n\r\n" + line * (size_bytes // len(line))
+    body = IDENTIFIED.encode() + b"Subject: size\r\n\r\n" + line * (size_bytes // len(line))
     with sinking() as sink, running(RELAY.replace("SINK", str(sink.port))) as daemon:
         with daemon.smtp() as client:
             client.sendmail("a@client.test", ["b@example.com"], body)
