@@ -24,7 +24,7 @@ from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.runtime.signals import watch_signals
 
 BODY = b"Subject: x\r\n\r\nline\r\n"
-HEADERS = b"Return-Path: <a@s.test>\nDelivered-To: ann@d.test\n"
+HEADERS = b"Return-Path: <a@s.test>\nDelivered-To: r@d.test\n"
 
 
 class Rig:
@@ -254,7 +254,7 @@ def test_the_store_that_wrappers_run(tmp_path, monkeypatch, capsys):
             os.close(given)
 
     assert run("file", str(box)) == 0
-    assert box.read_text().startswith("From a@s.test ") and "\nDelivered-To: ann@d.test\nX-Spam" in box.read_text()
+    assert box.read_text().startswith("From a@s.test ") and "\nDelivered-To: r@d.test\nX-Spam" in box.read_text()
     assert run("maildir", str(maildir)) == 0 and run("maildir", "-j", str(maildir)) == 0
     (plain,), (junk,) = (maildir / "new").iterdir(), (maildir / ".Junk" / "new").iterdir()
     assert plain.read_bytes() == junk.read_bytes() == HEADERS + b"X-Spam: Yes\nReceived: x\n\nFrom\n"
