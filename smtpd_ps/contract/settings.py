@@ -40,6 +40,12 @@ FilterPhase = Literal[
     "commit",
 ]  # fmt: skip
 FILTER_PHASES: tuple[FilterPhase, ...] = get_args(FilterPhase)  # a set of phases is the sum of 1 << index
+FilterEvent = Literal[
+    "link-connect", "link-disconnect", "link-greeting", "link-identify", "link-tls", "link-auth",
+    "tx-reset", "tx-begin", "tx-mail", "tx-rcpt", "tx-envelope", "tx-data", "tx-commit", "tx-rollback",
+    "protocol-client", "protocol-server", "filter-report", "filter-response", "timeout",
+]  # fmt: skip
+FILTER_EVENTS: tuple[FilterEvent, ...] = get_args(FilterEvent)  # and a set of events is of 1 << index
 FilterCondition = Literal["fcrdns", "rdns", "src", "helo", "auth", "mail-from", "rcpt-to", "dnsbl"]
 FilterDecision = Literal["bypass", "disconnect", "junk", "reject", "report", "rewrite"]
 TlsVersion = Literal["TLSv1.2", "TLSv1.3"]
@@ -101,6 +107,7 @@ class ListenerSettings(Value, frozen=True):
     dsn: bool = True
     proxy: ProxyUse = "none"  # a PROXY header comes first: from anybody, or from `proxies`
     proxies: Annotated[tuple[Name, ...], Meta(max_length=1024)] = ()  # networks
+    filter_programs: bool = False  # some are programs, which say themselves what they want (FilterHooks)
 
 
 class FilterSettings(Value, frozen=True):
@@ -115,6 +122,8 @@ class FilterSettings(Value, frozen=True):
     regex: bool = False
     decision: FilterDecision = "bypass"
     text: Line = ""  # the reply, the report or the value of the decision
+    program: Name = ""  # the proc that decides, in place of all that
+    accept_on_failure: bool = False  # carry on where the program fails
 
 
 class ListenerTables(Value, frozen=True):
@@ -222,6 +231,8 @@ class LookupSettings(Value, frozen=True):
     srs: SrsSecrets | None = None  # to read SRS addresses of bounces
     own_exchangers: Annotated[tuple[Name, ...], Meta(max_length=4096)] = ()  # addresses at which port 25 is this host
     listeners: Annotated[tuple[ListenerTables, ...], Meta(max_length=256)] = ()  # those that have one
+    procs: Annotated[tuple[Name, ...], Meta(max_length=256)] = ()  # filter programs
+    admd: Name = ""  # what they call this place
 
 
 class ActionSchedule(Value, frozen=True):

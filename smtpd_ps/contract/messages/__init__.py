@@ -20,6 +20,7 @@ from smtpd_ps.contract.messages.deliver import (
     Route,
     RouteQuery,
 )
+<<<<<<< HEAD
 from smtpd_ps.contract.messages.filters import FilterAnswer, FilterRequest
 from smtpd_ps.contract.messages.network import (
     BlockRelay,
@@ -31,6 +32,15 @@ from smtpd_ps.contract.messages.network import (
     RouteRow,
     ShowNetwork,
     TryNow,
+=======
+from smtpd_ps.contract.messages.filters import (
+    FilterAnswer,
+    FilterCredit,
+    FilterData,
+    FilterHooks,
+    FilterReport,
+    FilterRequest,
+>>>>>>> 2bf0284 (contract: filter programs are told what happens, and messages pass through them)
 )
 from smtpd_ps.contract.messages.operator import (
     BytesPart,
@@ -176,6 +186,10 @@ __all__ = [
     "SessionEnd",
     "FilterRequest",
     "FilterAnswer",
+    "FilterHooks",
+    "FilterReport",
+    "FilterData",
+    "FilterCredit",
     "RcptAccept",
     "BounceQuery",
     "BounceRoute",

@@ -11,8 +11,14 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
-from smtpd_ps.contract.settings import FilterPhase
-from smtpd_ps.contract.values import U32, U63, Address, Line, Name
+from smtpd_ps.contract.settings import FilterEvent, FilterPhase
+from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name
+
+# Message bytes in one FilterData, and how many of a message lookup takes before it has granted any.
+FILTER_CHUNK_BYTES = 32_768
+FILTER_WINDOW_BYTES = 4096
+# Message bytes that lookup sends before smtp has granted more.
+FILTER_BACK_WINDOW_BYTES = 262_144
 
 
 class FilterRequest(Message, frozen=True):
@@ -33,3 +39,40 @@ class FilterAnswer(Message, frozen=True):
     number: U32
     decision: Literal["proceed", "junk", "rewrite", "reject", "disconnect"]
     text: Line = ""  # a reply begins with its code, 4xx or 5xx
+
+
+class FilterHooks(Message, frozen=True):
+    """What the filters of a listener, programs among them, want to be asked and told."""
+
+    listener: U16
+    phases: U32  # of FILTER_PHASES
+    events: U32  # of FILTER_EVENTS
+
+
+class FilterReport(Message, frozen=True):
+    """Something happened in a session, for programs that want to be told."""
+
+    session: U63
+    event: FilterEvent
+    parameters: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=4)] = ()
+
+
+class FilterData(Message, frozen=True):
+    """Bytes of a message, its lines ended by CRLF and no dots doubled: to lookup, and back from the programs.
+
+    Never more than the other end has granted.
+    """
+
+    session: U63
+    transaction: U32
+    data: Annotated[bytes, Meta(max_length=FILTER_CHUNK_BYTES)]
+    last: bool = False
+    refusal: Line = ""  # back only, and with `last`: why there is no message
+
+
+class FilterCredit(Message, frozen=True):
+    """So many bytes more may be sent of this message."""
+
+    session: U63
+    transaction: U32
+    size_bytes: U32
