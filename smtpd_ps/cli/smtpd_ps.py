@@ -12,7 +12,7 @@ from smtpd_ps.cli.queue_key import KeyProblem, key_at_start, refuse_reload
 from smtpd_ps.cli.setup import ensure_state, missing_users
 from smtpd_ps.cli.state_lock import hold
 from smtpd_ps.config.compile import Slices, compile_settings
-from smtpd_ps.config.files import check_files
+from smtpd_ps.config.files import check_files, check_programs
 from smtpd_ps.config.load import load
 from smtpd_ps.config.model import Configuration, ConfigurationError, Problem
 from smtpd_ps.config.system import SystemEnvironment
@@ -93,7 +93,8 @@ def examine(options: Options) -> tuple[Configuration | None, Sequence[Problem]]:
         configuration = load(options.config_path, environment, options.defines)
     except ConfigurationError as error:
         return None, error.problems
-    found = check_files(configuration)
+    privileged = not options.unprivileged and os.getuid() == 0
+    found = (*check_files(configuration), *check_programs(configuration, privileged))
     problems = (*configuration.warnings, *(configuration.unused_macros if options.verbose else ()), *found)
     return (None if any(not problem.warning for problem in found) else configuration), problems
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
+from smtpd_ps.config.model import Proc
 from smtpd_ps.contract.installation import LIBEXEC
 from smtpd_ps.contract.policy import POLICIES
 from smtpd_ps.contract.settings import ProgramSettings
@@ -41,6 +42,12 @@ def command_words(text: str) -> tuple[tuple[str, ...], bool]:
     if _PLAIN.fullmatch(text) and "=" not in words[0]:
         return words, False
     return (text.strip(),), True
+
+
+def program_settings(proc: Proc) -> ProgramSettings:
+    """A filter program, whose command has been checked, as the parent starts it."""
+    words, shell = command_words(proc.command)
+    return ProgramSettings(proc.name, "filter", words, shell, proc.user, proc.group, proc.chroot)
 
 
 def directories(machine: str = "") -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from smtpd_ps.config.commands import program_settings
 from smtpd_ps.config.model import (
     Action,
     Builtin,
@@ -151,7 +152,10 @@ def compile_settings(
         control=_bounded(conf, ControlSettings(allowed_uid=allowed_uid)),
         assets=_assets(conf, tables, listening, relaying),
         actions=MappingProxyType(actions),
-        programs=tuple(program_of(table) for table in tables if table.kind == "program"),
+        programs=(
+            *(program_of(table) for table in tables if table.kind == "program"),
+            *(program_settings(proc) for proc in conf.procs.values()),
+        ),
         counts={Process.SMTP: conf.options.smtp_processes, Process.DELIVERY: conf.options.delivery_processes},
         queue_key=queue_key,
     )
@@ -285,6 +289,7 @@ def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings,
             dsn=not listener.no_dsn,
             proxy="none" if not listener.proxy else "listed" if listener.proxies else "any",
             proxies=tuple(key for key, _value in conf.tables[listener.proxies].entries) if listener.proxies else (),
+            filter_programs=_has_programs(conf, listener.filter),
         )
         for index, (listener, address) in enumerate(bound)
     ]
@@ -299,6 +304,7 @@ def _listeners(conf: Configuration, socket_path: str) -> tuple[ListenerSettings,
             filter_phases=_phases(conf, conf.socket.filter),
             mask_source=conf.socket.mask_source,
             dsn=not conf.socket.no_dsn,
+            filter_programs=_has_programs(conf, conf.socket.filter),
         )
     )
     return tuple(made)
@@ -326,8 +332,16 @@ def _filter(each: Filter) -> FilterSettings:
             return FilterSettings(each.name, members)
         case Builtin() as b:
             return FilterSettings(each.name, (), b.phase, b.condition, b.negated, b.table, b.regex, b.decision, b.text)
-        case Program():
-            return FilterSettings(each.name)
+        case Program(proc, accepts):
+            return FilterSettings(each.name, program=proc, accept_on_failure=accepts)
+
+
+def _has_programs(conf: Configuration, name: str) -> bool:
+    if not name:
+        return False
+    body = conf.filters[name].body
+    members = body.members if isinstance(body, Chain) else (name,)
+    return any(isinstance(conf.filters[member].body, Program) for member in members)
 
 
 def _listener_filters(conf: Configuration) -> tuple[tuple[int, str], ...]:
@@ -371,6 +385,8 @@ def _lookup(
         filters=tuple(_filter(each) for each in conf.filters.values()),
         listener_filters=_listener_filters(conf),
         listeners=_listener_tables(conf),
+        procs=tuple(conf.procs),
+        admd=conf.admd,
     )
 
 

@@ -8,7 +8,7 @@ import os
 import pwd
 import stat
 
-from smtpd_ps.config.commands import faults
+from smtpd_ps.config.commands import faults, program_settings
 from smtpd_ps.config.compile import program_of
 from smtpd_ps.config.model import Configuration, Problem, Table, Where
 from smtpd_ps.contract.settings import TableUse
@@ -43,6 +43,15 @@ def check_files(conf: Configuration) -> tuple[Problem, ...]:
             ]
     problems += _exposed_key(conf)
     return tuple(problems)
+
+
+def check_programs(conf: Configuration, privileged: bool) -> tuple[Problem, ...]:
+    """A problem for each filter program that could not be run; nothing is run."""
+    return tuple(
+        Problem(proc.where.path, proc.where.line, f'proc "{proc.name}": {text}', warning=warning)
+        for proc in conf.procs.values()
+        for text, warning in faults(program_settings(proc), privileged)
+    )
 
 
 def _exposed_key(conf: Configuration) -> list[Problem]:

@@ -134,6 +134,7 @@ class Program:
     """`filter N proc P`, `filter N proc-exec`: the name of the Proc."""
 
     proc: str
+    accept_on_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

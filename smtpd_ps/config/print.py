@@ -163,9 +163,10 @@ def _filter(conf: Configuration, each: Filter) -> str:
     match each.body:
         case Chain(members):
             return f"chain {_chain(members)}"
-        case Program(proc):
+        case Program(proc, accepts):
             known = conf.procs[proc]
-            return f"proc-exec {_proc(known)}" if known.exec and proc == each.name else f"proc {word(proc)}"
+            form = f"proc-exec {_proc(known)}" if known.exec and proc == each.name else f"proc {word(proc)}"
+            return _joined(form, "on-failure accept" if accepts else "")
         case Builtin() as builtin:
             condition = ("!" if builtin.negated else "") + builtin.condition + (" regex" if builtin.regex else "")
             return _joined(

@@ -178,6 +178,10 @@ ROUTES: tuple[Route, ...] = (
     # Filters.
     Route(160, m.FilterRequest, ((SMTP, LOOKUP),), _SERVE, 16 * KIB, answer="FilterAnswer"),
     Route(161, m.FilterAnswer, ((LOOKUP, SMTP),), _SERVE, 16 * KIB),
+    Route(162, m.FilterHooks, ((LOOKUP, SMTP),), _SERVE, 64),
+    Route(163, m.FilterReport, ((SMTP, LOOKUP),), _SERVE, 64 * KIB),
+    Route(164, m.FilterData, ((SMTP, LOOKUP), (LOOKUP, SMTP)), _SERVE, 48 * KIB, answer="FilterData, FilterCredit"),
+    Route(165, m.FilterCredit, ((LOOKUP, SMTP), (SMTP, LOOKUP)), _SERVE, 64),
     # What delivery knows of the network.
     Route(140, m.ShowNetwork, ((CLIENT, CONTROL), (CONTROL, DELIVERY)), _SERVE, 64, answer="a row each, Done"),
     Route(141, m.ResumeRoute, ((CLIENT, CONTROL), (CONTROL, DELIVERY)), _SERVE, 64, answer="Done"),
@@ -188,10 +192,6 @@ ROUTES: tuple[Route, ...] = (
     Route(146, m.HostStatRow, _OF_NETWORK, _SERVE, 16 * KIB),
     Route(147, m.BlockRow, _OF_NETWORK, _SERVE, 4 * KIB),
     Route(148, m.TryNow, ((DELIVERY, QUEUE),), _SERVE, 16 * KIB),
-    Route(162, m.FilterHooks, ((LOOKUP, SMTP),), _SERVE, 64),
-    Route(163, m.FilterReport, ((SMTP, LOOKUP),), _SERVE, 64 * KIB),
-    Route(164, m.FilterData, ((SMTP, LOOKUP), (LOOKUP, SMTP)), _SERVE, 48 * KIB, answer="FilterData, FilterCredit"),
-    Route(165, m.FilterCredit, ((LOOKUP, SMTP), (SMTP, LOOKUP)), _SERVE, 64),
 )  # fmt: skip
 
 BY_TYPE: dict[type[m.Message], Route] = {route.message: route for route in ROUTES}

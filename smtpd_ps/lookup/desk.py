@@ -36,7 +36,13 @@ from smtpd_ps.pure.match_rules import RuleBook
 from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.runtime.loop import Loop
 
-_OfSession = m.PeerQuery | m.SenderQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.SessionEnd
+_ToSession = (
+    m.Greet | m.PeerInfo | m.SenderReply | m.AuthReply | m.RcptRefuse | m.FilterAnswer | m.FilterData | m.FilterCredit
+)  # fmt: skip
+_OfSession = (
+    m.PeerQuery | m.SenderQuery | m.AuthRequest | m.RcptRequest | m.FilterRequest | m.FilterReport | m.FilterData
+    | m.FilterCredit | m.SessionEnd
+)  # fmt: skip
 
 
 class Sender(Protocol):
@@ -114,7 +120,9 @@ class Desk:
             srs,
             asking,
         )
-        self._filters = FilterDesk(loop, settings, files.tables, resolver, self._to_smtp, inform, warn)
+        self._filters = FilterDesk(
+            loop, settings, files.tables, resolver, self._programs, self._to_smtp, self._to_seat, inform, warn
+        )  # fmt: skip
         self._warn = warn
 
     def await_programs(self) -> tuple[str, ...]:
@@ -151,11 +159,12 @@ class Desk:
         if process is Process.PARENT:
             self._programs.attach(channel.send)
 
-    def _to_smtp(
-        self, message: m.Greet | m.PeerInfo | m.SenderReply | m.AuthReply | m.RcptRefuse | m.FilterAnswer
-    ) -> None:
+    def _to_smtp(self, message: _ToSession) -> None:
         """To the process that has the session."""
         self._peers[Process.SMTP, seat_of_session(message.session)].send(message)
+
+    def _to_seat(self, seat: int, message: m.FilterHooks) -> None:
+        self._peers[Process.SMTP, seat].send(message)
 
     def _to(self, process: Process) -> Callable[[m.Message], None]:
         peers = self._peers
@@ -178,6 +187,9 @@ class Desk:
             m.SenderQuery: own(self._listeners.requested),
             m.RcptRequest: own(self._recipients.requested),
             m.FilterRequest: own(self._filters.requested),
+            m.FilterReport: own(self._filters.reported),
+            m.FilterData: own(self._filters.data),
+            m.FilterCredit: own(self._filters.credit),
             m.SessionEnd: own(self._session_end),
         }
 

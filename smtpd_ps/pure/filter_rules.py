@@ -1,4 +1,4 @@
-"""Builtin filters: conditions on a session, and what is decided where they hold.
+"""Filters: conditions on a session, what is decided where they hold, and whose turn comes next.
 
 Runs in lookup, on what smtp says of a client and what DNS and tables say. A condition that nobody
 can decide now, because DNS does not answer or a database cannot be read, neither holds nor fails: a
@@ -50,12 +50,20 @@ class ListsNeeded:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProgramNeeded:
+    """A program to ask; then, if it has nothing against it, `run` again from the step behind `at`."""
+
+    settings: FilterSettings
+    at: int
+
+
 _Test = Callable[[Facts], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One builtin filter of a chain, in the one phase that it has."""
+    """One filter of a chain: a builtin one, in the one phase that it has, or a program, in any."""
 
     settings: FilterSettings
     test: _Test
@@ -73,18 +81,33 @@ class Filters:
             made = tuple(step for name in each.members for step in steps[name]) if each.members else (self._step(each),)
             steps[each.name] = made
             for phase in FILTER_PHASES:
-                if chosen := tuple(step for step in made if step.settings.phase == phase):
+                if chosen := tuple(step for step in made if step.settings.program or step.settings.phase == phase):
                     self._steps[each.name, phase] = chosen
 
     def steps(self, name: str, phase: FilterPhase) -> tuple[Step, ...]:
         """What the filter `name` does in `phase`."""
         return self._steps.get((name, phase), ())
 
+    def programs(self, name: str) -> tuple[FilterSettings, ...]:
+        """The filters of `name` that are programs, in their order."""
+        steps = self._steps.get((name, "connect"), ())
+        return tuple(step.settings for step in steps if step.settings.program)
+
+    def phases(self, name: str) -> int:
+        """In which phases builtin filters of `name` have something to say."""
+        return sum(
+            1 << index
+            for index, phase in enumerate(FILTER_PHASES)
+            if any(not step.settings.program for step in self.steps(name, phase))
+        )
+
     def _step(self, settings: FilterSettings) -> Step:
         zones = tuple(self._tables[settings.table].entries) if settings.condition == "dnsbl" else ()
         return Step(settings, self._test(settings), zones)
 
     def _test(self, settings: FilterSettings) -> _Test:
+        if settings.program:
+            return lambda _facts: None
         match settings.condition:
             case "fcrdns":
                 return lambda facts: facts.confirmed
@@ -134,20 +157,30 @@ class Filters:
         return lambda facts: facts.user is not None and users(facts.user)
 
 
+def _nothing(_program: str) -> bool:
+    return False
+
+
 def run(
     steps: tuple[Step, ...],
     facts: Facts,
     said: list[tuple[str, str]],
     at: int = 0,
     listed: bool | None = None,
-) -> Verdict | ListsNeeded:
-    """What the chain decides. `said` gets the name and the text of filters that report.
+    wants: Callable[[str], bool] = _nothing,
+) -> Verdict | ListsNeeded | ProgramNeeded:
+    """What the chain decides. `said` gets the name and the text of filters that report, `wants` says
+    whether a program is to be asked in this phase.
 
     `listed`: what DNS answered to the ListsNeeded of step `at`.
     """
     for number in range(at, len(steps)):
         step = steps[number]
         settings = step.settings
+        if settings.program:
+            if wants(settings.program):
+                return ProgramNeeded(settings, number)
+            continue
         try:
             holds = step.test(facts)
         except TableUnreadable:

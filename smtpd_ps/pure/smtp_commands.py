@@ -68,6 +68,7 @@ def _identify(session: ServerSession, name: str, extended: bool) -> bool:
         return False
     session.drop_transaction()
     session.helo = name
+    session.report("link-identify", "EHLO" if extended else "HELO", name)
     session.extended = extended
     session.phase = Phase.READY
     return True
@@ -295,8 +296,8 @@ def _rset(session: ServerSession, _argument: str | None) -> None:
 
 
 def _rset_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
-    session.drop_transaction()
     session.reply(say.RESET)
+    session.drop_transaction()
 
 
 def _noop(session: ServerSession, argument: str | None) -> None:

@@ -169,3 +169,53 @@ class Intake:
                 return header
             self.refuse(say.HEADER_TOO_BIG)
         return None
+
+
+class FilteredIntake(Intake):
+    """A message whose bytes pass through filter programs: read with `feed_through`, stored as they come back."""
+
+    __slots__ = ("_back_bytes", "_back_eight_bit", "ended")
+
+    def __init__(
+        self,
+        max_bytes: int,
+        received: bytes,
+        addresses: AddressFields,
+        date: str = "",
+        message_id: str = "",
+        *,
+        chunked: bool = False,
+    ) -> None:
+        super().__init__(max_bytes, received, addresses, date, message_id, chunked=chunked)
+        self.ended = False  # all has come back
+        self._back_bytes = 0
+        self._back_eight_bit = False
+
+    @property
+    def done(self) -> bool:
+        """Whether all has come back."""
+        return self.ended
+
+    @property
+    def sent_all(self) -> bool:
+        """Whether the client has sent the end of the message."""
+        return self._reader.done
+
+    @property
+    def eight_bit(self) -> bool:
+        """Whether what the programs made of it has bytes above 127."""
+        return self._back_eight_bit
+
+    def feed_through(self, data: bytes) -> bytes:
+        """Take what the client sent; return what the programs are to see of it."""
+        block = self._reader.feed(data)
+        return b"" if self.refusal() else block
+
+    def take_back(self, data: bytes) -> bytes:
+        """Take what came back; return what is to be appended to the spool file (if it is `in_file`)."""
+        self._back_bytes += len(data)
+        if self._back_bytes > 2 * self._max_bytes + MAX_HEADER_BYTES:
+            self.refuse(say.TOO_BIG)  # a program that goes on and on
+        if not self._back_eight_bit and not data.isascii():
+            self._back_eight_bit = True
+        return self._add(data)

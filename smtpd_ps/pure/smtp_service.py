@@ -12,6 +12,7 @@ from typing import Final
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ListenerSettings, SmtpSettings
 from smtpd_ps.pure.received import PROGRAM
+from smtpd_ps.pure.smtp_filters import Hooks
 
 
 class State(Enum):
@@ -29,6 +30,8 @@ class State(Enum):
     PEER_WAIT = "lookup, to say who the client is, before the 354", False, False
     DATA = "message bytes", False, True
     CHUNK = "the bytes of a chunk", False, True
+    STREAM = "message bytes, which go through filter programs", False, True
+    STREAM_WAIT = "lookup, to give the message back", False, False
     FILE_WAIT = "queue, to open a spool file", False, False
     GREET_WAIT = "lookup, to say who the client is, before the filters are asked", False, False
     FILTER_WAIT = "lookup, to apply filters", False, False
@@ -47,6 +50,8 @@ EXPECTED: dict[State, frozenset[type[m.Message]]] = {
     State.FILE_WAIT: frozenset({m.BodyFile, m.BodyRefused}),
     State.COMMIT: frozenset({m.Committed}),
     State.FILTER_WAIT: frozenset({m.FilterAnswer}),
+    State.STREAM: frozenset({m.BodyFile, m.BodyRefused}),
+    State.STREAM_WAIT: frozenset({m.BodyFile, m.BodyRefused}),
 }
 """The answers that a state waits for. Greet, PeerInfo and the answers to recipients may come in any."""
 
@@ -116,12 +121,14 @@ class Service:
     password_failed: Callable[[str], None] = lambda _address: None
     passwords_stopped: Callable[[str], bool] = lambda _address: False  # too many have failed for that address
     hostname: str = field(init=False)  # of a session that lookup gives no other
+    hooks: Hooks | None = field(init=False)  # of the listener's filters, if it has some
     submission: bool = field(init=False)  # add what a mail user agent forgot (QUIRKS 27)
 
     def __post_init__(self) -> None:
         """Derive what does not change."""
         hostname = self.listener.hostname or self.settings.hostname
         object.__setattr__(self, "hostname", hostname)
+        object.__setattr__(self, "hooks", Hooks(self.listener) if self.listener.filter_phases else None)
         listener = self.listener
         loopback = listener.address == "::1" or listener.address.startswith("127.")
         object.__setattr__(self, "submission", listener.local or listener.port == 587 or loopback)
@@ -144,7 +151,9 @@ class Service:
         keywords = ["8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {self.settings.max_message_bytes}"]
         if self.listener.dsn:
             keywords.append("DSN")
-        keywords += ["PIPELINING", "SMTPUTF8", "CHUNKING"]
+        keywords += ["PIPELINING", "SMTPUTF8"]
+        if not self.listener.filter_programs:  # which see lines
+            keywords.append("CHUNKING")
         if self.offers_starttls(secure):
             keywords.append("STARTTLS")
         if self.offers_auth(secure, authenticated):

@@ -34,7 +34,7 @@ class ServerSession(ChunkSession):
         """The client has connected."""
         listener = self.service.listener
         self._out.append(m.PeerQuery(self.id, listener.index, self.address, listener.tag))
-        if self.filters is not None and self.filters.phases & 1:  # connect
+        if self.filters is not None and (self.filters.hooks.phases & 1 or self.filters.hooks.events):  # 1: connect
             self.state = State.GREET_WAIT
         else:
             self.greet()
@@ -62,6 +62,7 @@ class ServerSession(ChunkSession):
         if self._named:
             self.state = State.COMMAND
             self._out.append(self.service.greeting(self.hostname))
+            self.report("link-greeting", self.hostname)
         else:
             self.state = State.NAME_WAIT
 
@@ -92,6 +93,7 @@ class ServerSession(ChunkSession):
         self.log(f"tls ciphers={tls}")
         if fingerprint:
             self.log(f'cert-check result="{"verified" if verified else "unchecked"}" fingerprint="{fingerprint}"')
+        self.report("link-tls", tls)
         self.state = State.COMMAND
         if self.filters is not None and self.filters.refusal:
             self.greet_refused(self.filters.refusal)
@@ -111,8 +113,20 @@ class ServerSession(ChunkSession):
             self._begin_data()
             self._run()
         elif self.state is State.GREET_WAIT:
+            self._report_connect()
             self.filtered("connect", self.address, "", ServerSession.greet)
         return self._take()
+
+    def _report_connect(self) -> None:
+        """Lookup adds the client's name."""
+        listener, filters = self.service.listener, self.filters
+        if filters is not None:
+            if self.address == "local":
+                here = f"unix:{listener.address}"
+                self.report("link-connect", here, here)
+            else:
+                here = f"[{listener.address}]" if ":" in listener.address else listener.address
+                self.report("link-connect", filters.client or self._address_text(), f"{here}:{listener.port}")
 
     def auth_reply(self, verdict: str) -> list[Action]:
         """Lookup has checked the password: "ok", "no" or "error". Raises UnexpectedAnswer."""
@@ -120,6 +134,7 @@ class ServerSession(ChunkSession):
             return []
         words = {"ok": "ok", "no": "permfail"}.get(verdict, "tempfail")
         self.log(f'authentication user="{say.quoted(self.user)}" address={self._address_text()} result={words}')
+        self.report("link-auth", {"ok": "pass", "no": "fail"}.get(verdict, "error"), self.user)
         if verdict == "no":
             self.state = State.AUTH_DELAY
             self._out.append(Wait(self.service.random()))
@@ -154,6 +169,7 @@ class ServerSession(ChunkSession):
 
     def idle(self) -> list[Action]:
         """Nothing happened for too long."""
+        self.report("timeout")
         if self.state is State.HANDSHAKE:
             self.end("timeout")
         elif self.waits_for_client:
@@ -189,7 +205,12 @@ class ServerSession(ChunkSession):
     @property
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn, so that its silence counts."""
-        return self.state.waits_for_client and not self.in_flight
+        return self.state.waits_for_client and not self.in_flight and not self._stream_is_full
+
+    @property
+    def _stream_is_full(self) -> bool:
+        filters = self.filters
+        return filters is not None and filters.stream is not None and bool(filters.stream.unsent)
 
     @property
     def receiving(self) -> bool:
@@ -208,6 +229,8 @@ class ServerSession(ChunkSession):
             return False
         if len(self._buffer) - self._at >= MAX_WAITING:
             return self.waits_for_client
+        if self._stream_is_full:
+            return False
         # Before the greeting a client may have begun with TLS, so that its bytes are not for us to read.
         return self.state not in (State.FILE_WAIT, State.GREET_WAIT) and (
             self.state is not State.FILTER_WAIT or self.filters is None or self.filters.phase != "connect"
@@ -226,6 +249,12 @@ class ServerSession(ChunkSession):
                     at = 0
                     break
                 buffer, at = rest, 0
+                continue
+            if self.state is State.STREAM:
+                rest = self._read_stream(buffer[at:] if at else buffer)
+                buffer, at = rest or b"", 0
+                if rest is None:
+                    break
                 continue
             if self.state is State.CHUNK:
                 left = self._read_chunk(buffer[at:] if at else buffer)
@@ -283,6 +312,8 @@ class ServerSession(ChunkSession):
             self._bad_input(say.LINE_TOO_LONG)
             return
         text = line.decode("latin-1")
+        if self.filters is not None:
+            self.report_line(line.decode(errors="replace"))
         if not (text.isascii() and text.isprintable()):
             if self._may_be_utf8(line):
                 self._command(line.decode())

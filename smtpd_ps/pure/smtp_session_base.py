@@ -5,8 +5,9 @@ nothing itself.
 """
 
 from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.settings import FilterEvent
 from smtpd_ps.pure import smtp_replies as say
-from smtpd_ps.pure.smtp_filters import Filters
+from smtpd_ps.pure.smtp_filters import EVENT_BITS, Filters
 from smtpd_ps.pure.smtp_service import Action, Close, Phase, Service, State
 from smtpd_ps.pure.smtp_transaction import Transaction
 
@@ -65,8 +66,7 @@ class SessionBase:
         self._out: list[Action] = []
         self._transactions = 0
         self.transaction: Transaction | None = None
-        phases = service.listener.filter_phases
-        self.filters = Filters(phases) if phases else None
+        self.filters = Filters(service.hooks) if service.hooks is not None else None
         self._chunk: Chunk | None = None  # of BDAT, while it is read or filters are asked
         self._block = b""  # for the spool file that is being opened
 
@@ -86,10 +86,17 @@ class SessionBase:
             self._out.append(m.Abort(self.id, tx.number))
         if not tx.id_used:
             self.service.give_back_id(tx.msgid)
+        self.report_of_mail("tx-rollback")
+        self.report_of_mail("tx-reset")
         self.transaction = None
         self.phase = Phase.READY
+        self.forget_mail()
+
+    def forget_mail(self) -> None:
+        """The transaction is over; so is what filters had to do with it."""
         if self.filters is not None:
             self.filters.junk_mail = False
+            self.filters.stream = None
 
     def _run(self) -> None:
         """Handle what has arrived, as far as the state lets us."""
@@ -183,9 +190,35 @@ class SessionBase:
             return
         self.finished = True
         self.drop_transaction()
+        self.report("link-disconnect")
         self._out.append(m.SessionEnd(self.id))
 
     def _take(self) -> list[Action]:
         out = self._out
         self._out = []
+        filters = self.filters
+        if filters is not None and filters.hooks.events & EVENT_BITS["protocol-server"]:
+            return self._with_replies_reported(out)
         return out
+
+    # Telling filters.
+
+    def report(self, event: FilterEvent, *parameters: str) -> None:
+        """Tell the filters that want to be told."""
+        filters = self.filters
+        if filters is not None and filters.hooks.events & EVENT_BITS[event]:
+            self._out.append(m.FilterReport(self.id, event, parameters))
+
+    def report_of_mail(self, event: FilterEvent, *parameters: str) -> None:
+        """The same, of the transaction."""
+        if self.filters is not None and self.transaction is not None:
+            self.report(event, f"{self.transaction.msgid:08x}", *parameters)
+
+    def _with_replies_reported(self, out: list[Action]) -> list[Action]:
+        made: list[Action] = []
+        for action in out:
+            if type(action) is bytes:
+                lines = action.decode("ascii", "replace").split("\r\n")
+                made += [m.FilterReport(self.id, "protocol-server", (line,)) for line in lines if line]
+            made.append(action)
+        return made

@@ -31,6 +31,8 @@ class ChunkSession(MailSession):
         tx = self.transaction
         if chunk.left > 2 * self.service.settings.max_message_bytes + SWALLOW_BYTES:
             self.end("message too big", say.TOO_BIG)
+        elif self.service.listener.filter_programs:
+            self.refuse_message(say.NOT_SUPPORTED)
         elif tx is None:
             self.refuse_message(say.NOT_NOW)
         elif not tx.accepted:

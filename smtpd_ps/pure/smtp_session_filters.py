@@ -1,19 +1,20 @@
-"""The filters of an SMTP session: lookup is asked before a command is carried out.
+"""The filters of an SMTP session: lookup is asked before a command is carried out, and told what happens.
 
 Runs in smtp; between pure/smtp_session_base and pure/smtp_session_mail. A listener without a filter
-pays nothing for it; one that has some asks only in the phases in which they have something to say.
-Parses what lookup answers, which may have been written by a filter program.
+pays nothing for it; one that has some asks and tells only what they want. Parses what lookup answers,
+which may have been written by a filter program.
 """
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import FILTER_PHASES, FilterPhase
+from smtpd_ps.contract.settings import FilterEvent, FilterPhase
 from smtpd_ps.pure import smtp_replies as say
-from smtpd_ps.pure.smtp_filters import Filters, Proceed
+from smtpd_ps.pure.smtp_filters import EVENT_BITS, PHASE_BITS, Filters, Proceed
 from smtpd_ps.pure.smtp_service import EXPECTED, Action, Phase, StartTls, State, UnexpectedAnswer
 from smtpd_ps.pure.smtp_session_base import SessionBase
 
-_BITS: dict[FilterPhase, int] = {phase: 1 << index for index, phase in enumerate(FILTER_PHASES)}
 _OF_MAIL = ("mail-from", "rcpt-to", "data")
+_REPORTED: dict[FilterPhase, str] = {"connect": "connected", "starttls": "tls"}  # QUIRKS 55
+_HIDDEN = "********"
 
 
 class FilterSession(SessionBase):
@@ -21,16 +22,22 @@ class FilterSession(SessionBase):
 
     __slots__ = ()
 
+    # Asking.
+
     def filtered(self, phase: FilterPhase, parameter: str, rest: str, proceed: Proceed) -> None:
         """Have `proceed` called with `parameter` and `rest`, now or when the filters have agreed."""
         filters = self.filters
-        if filters is None or not filters.phases & _BITS[phase]:
+        if filters is None:
+            proceed(self, parameter, rest)
+            return
+        if phase == "mail-from":
+            filters.junk_mail = False
+        if not filters.hooks.phases & PHASE_BITS[phase]:
+            self.report("filter-response", _REPORTED.get(phase, phase), "proceed")
             proceed(self, parameter, rest)
             return
         filters.number += 1
         filters.phase, filters.parameter, filters.rest, filters.proceed = phase, parameter, rest, proceed
-        if phase == "mail-from":
-            filters.junk_mail = False
         self.state = State.FILTER_WAIT
         sender = self.transaction.sender if self.transaction is not None else ""
         self._out.append(m.FilterRequest(self.id, filters.number, phase, parameter, self.helo, sender))
@@ -45,6 +52,10 @@ class FilterSession(SessionBase):
         proceed, filters.proceed = filters.proceed, None
         self.state = State.COMMAND
         parameter = filters.parameter
+        if decision == "reject" and text.startswith("421"):
+            decision = "disconnect"
+        words = (text,) if decision in ("reject", "disconnect", "rewrite") else ()
+        self.report("filter-response", _REPORTED.get(filters.phase, filters.phase), decision, *words)
         if decision in ("reject", "disconnect"):
             self._filter_refused(filters, text, decision == "disconnect")
         else:
@@ -71,16 +82,20 @@ class FilterSession(SessionBase):
             else:
                 self.greet_refused(line)
             return
-        if filters.phase == "commit":
+        commit = filters.phase == "commit"
+        if commit:
             self._text = "."
-            self.drop_transaction()
         if closing or line.startswith(b"421"):
             self._log_refused(line, self._text)
             self.end("filter", line)
             return
         self.refuse_message(line)
-        if self._draining and filters.phase == "commit":
-            self._shut_down()
+        if commit:
+            self.drop_transaction()
+            if self._draining:
+                self._shut_down()
+        elif filters.phase == "rcpt-to":
+            self.report_refused("tx-rcpt", filters.parameter, line)
 
     def greet_refused(self, line: bytes) -> None:
         """Greet with a refusal, after which the client may only leave."""
@@ -103,6 +118,26 @@ class FilterSession(SessionBase):
         if answer not in EXPECTED.get(self.state, ()):
             raise UnexpectedAnswer(f"{answer.__name__} while waiting for {self.state.text}")
         return True
+
+    # Telling.
+
+    def report_refused(self, event: FilterEvent, address: str, line: bytes) -> None:
+        """A command of the transaction was answered 4xx or 5xx."""
+        self.report_of_mail(event, "tempfail" if line.startswith(b"4") else "permfail", address)
+
+    def said_address(self) -> str:
+        """The address of the command, as the client wrote it."""
+        return self._text.partition("<")[2].partition(">")[0]
+
+    def report_line(self, line: str) -> None:
+        """The client has sent a line that is no data."""
+        filters = self.filters
+        if filters is not None and filters.hooks.events & EVENT_BITS["protocol-client"]:
+            if self.state is not State.COMMAND:
+                line = _HIDDEN  # a password, or a user
+            elif line[:11].upper() == "AUTH PLAIN " or line[:11].upper() == "AUTH LOGIN ":
+                line = line[:11] + _HIDDEN
+            self.report("protocol-client", line)
 
 
 def _without_brackets(text: str) -> str:

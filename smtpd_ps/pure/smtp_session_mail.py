@@ -1,6 +1,6 @@
 """The mail of an SMTP session: its transactions, from MAIL to the reply to the message.
 
-Runs in smtp on the bytes of one remote client; between pure/smtp_session_filters and pure/smtp_session.
+Runs in smtp on the bytes of one remote client; between pure/smtp_session_stream and pure/smtp_session.
 Message bytes go through pure/smtp_intake; what lookup and queue answer arrives here.
 """
 
@@ -9,17 +9,18 @@ from smtpd_ps.contract.values import Dsn
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.header_addresses import AddressFields
 from smtpd_ps.pure.received import protocol, received_header
-from smtpd_ps.pure.smtp_intake import Intake
+from smtpd_ps.pure.smtp_filters import PHASE_BITS
+from smtpd_ps.pure.smtp_intake import FilteredIntake, Intake
 from smtpd_ps.pure.smtp_parameters import MailParameters
 from smtpd_ps.pure.smtp_service import Action, Phase, State, UnexpectedAnswer, WriteBody
-from smtpd_ps.pure.smtp_session_filters import FilterSession
+from smtpd_ps.pure.smtp_session_stream import StreamSession
 from smtpd_ps.pure.smtp_transaction import Transaction
 
 JUNK_HEADER = b"X-Spam: Yes\r\n"  # above all that came from elsewhere: `maildir junk` looks only there
 _NO_DSN = Dsn()
 
 
-class MailSession(FilterSession):
+class MailSession(StreamSession):
     """What a session does about mail. Public methods that return actions are events, as in ServerSession."""
 
     __slots__ = ()
@@ -45,7 +46,7 @@ class MailSession(FilterSession):
         if not self._expects(m.BodyFile):
             return []
         self._out.append(WriteBody(self._block))
-        self._resume_data()
+        self._file_answered()
         return self._take()
 
     def file_refused(self, text: str) -> list[Action]:
@@ -53,11 +54,14 @@ class MailSession(FilterSession):
         if not self._expects(m.BodyRefused):
             return []
         self._intake.refuse(say.reply(452, text or "4.3.1 Mail system full"))
-        self._resume_data()
+        self._file_answered()
         return self._take()
 
-    def _resume_data(self) -> None:
+    def _file_answered(self) -> None:
         self._block = b""
+        if self.state is not State.FILE_WAIT:
+            self._go_on_streaming()
+            return
         self.state = State.DATA if self._chunk is None else State.CHUNK
         if self._intake.done:
             self._chunk = None
@@ -84,9 +88,9 @@ class MailSession(FilterSession):
                 f"proto={'ESMTP' if self.extended else 'SMTP'}"
             )
         self.transaction = None
-        if self.filters is not None:
-            self.filters.junk_mail = False
+        self.forget_mail()
         if closed:
+            self._report_ended(tx, stored)
             self._settle()
             return self._take()
         self.state, self.phase = State.COMMAND, Phase.READY
@@ -96,11 +100,22 @@ class MailSession(FilterSession):
         else:
             self._text = "."
             self.refuse(line)
+        self._report_ended(tx, stored)
         if self._draining:
             self._shut_down()
         if self._buffer:
             self._run()
         return self._take()
+
+    def _report_ended(self, tx: Transaction, stored: bool) -> None:
+        """Queue has answered: tell the filters."""
+        if self.filters is not None and tx.intake is not None:
+            msgid = f"{tx.msgid:08x}"
+            if stored:
+                self.report("tx-commit", msgid, str(tx.intake.stored))
+            else:
+                self.report("tx-rollback", msgid)
+            self.report("tx-reset", msgid)
 
     # The message.
 
@@ -136,17 +151,6 @@ class MailSession(FilterSession):
 
     # Transactions.
 
-    @property
-    def _current(self) -> Transaction:
-        assert self.transaction is not None
-        return self.transaction
-
-    @property
-    def _intake(self) -> Intake:
-        intake = self._current.intake
-        assert intake is not None
-        return intake
-
     def begin_transaction(self, sender: str, msgid: int, parameters: MailParameters) -> None:
         """MAIL was accepted, unless lookup has to say whether the user may send as `sender`."""
         self._transactions += 1
@@ -156,7 +160,13 @@ class MailSession(FilterSession):
             self.state = State.SENDER_WAIT
             self._out.append(m.SenderQuery(self.id, self._transactions, sender))
         else:
-            self._out.append(say.OK)
+            self._mail_taken()
+
+    def _mail_taken(self) -> None:
+        self._out.append(say.OK)
+        if self.filters is not None:
+            self.report_of_mail("tx-begin")
+            self.report_of_mail("tx-mail", "ok", self.said_address())
 
     def sender_reply(self, transaction: int, verdict: str) -> list[Action]:
         """Whether the user may send so: "ok", "no" or "error". Raises UnexpectedAnswer."""
@@ -166,7 +176,7 @@ class MailSession(FilterSession):
             raise UnexpectedAnswer(f"SenderReply for transaction {transaction}")
         self.state = State.COMMAND
         if verdict == "ok":
-            self._out.append(say.OK)
+            self._mail_taken()
         else:
             self.drop_transaction()
             self.refuse(say.SENDER_REJECTED if verdict == "no" else say.NO_MESSAGE_ID)
@@ -185,8 +195,12 @@ class MailSession(FilterSession):
         while self.state is not State.CLOSED and (slot := tx.next_ready()):
             if slot.reply[:1] == b"2":
                 self._out.append(slot.reply)
+                if self.filters is not None:
+                    self.report_of_mail("tx-rcpt", "ok", slot.shown)
             else:
                 self._refuse_now(slot.reply, slot.command)
+                if self.filters is not None:
+                    self.report_refused("tx-rcpt", slot.shown, slot.reply)
 
     def data_wanted(self) -> None:
         """DATA or BDAT: take the message, once it is known who the client is."""
@@ -213,23 +227,30 @@ class MailSession(FilterSession):
             user=self.user if self.authenticated else "",
             with_user=listener.received_auth,
         )
-        if self.filters is not None and (self.filters.junk or self.filters.junk_mail):
-            received = JUNK_HEADER + received
+        filters = self.filters
+        chunked = self._chunk is not None
+        streamed = filters is not None and not chunked and bool(filters.hooks.phases & PHASE_BITS["data-line"])
+        header = b"" if streamed else received  # programs see Received; the mark comes above what they add
+        if filters is not None and (filters.junk or filters.junk_mail):
+            header = JUNK_HEADER + header
         masquerade = listener.masquerade and self.authenticated
         addresses = AddressFields(self.hostname, tx.sender if masquerade else "")
-        chunked = self._chunk is not None
         if service.submission:
             message_id = f"Message-ID: <{service.random_bits():016x}@{self.hostname}>\r\n"
             date_line = f"Date: {date}\r\n"
         else:
             date_line = message_id = ""
         size = service.settings.max_message_bytes
-        tx.intake = Intake(size, received, addresses, date_line, message_id, chunked=chunked)
+        kind = FilteredIntake if streamed else Intake
+        tx.intake = kind(size, header, addresses, date_line, message_id, chunked=chunked)
         if chunked:
             self.state = State.CHUNK
         else:
             self.state = State.DATA
             self._out.append(say.SEND_MESSAGE)
+            self.report_of_mail("tx-data", "ok")
+        if streamed:
+            self._begin_stream(received)
 
     def _message_ended(self, intake: Intake) -> None:
         """CRLF.CRLF has come, or the last chunk."""
@@ -237,6 +258,7 @@ class MailSession(FilterSession):
             self.store()
         else:
             self.state = State.COMMAND
+            self.report("protocol-client", ".")
             self.filtered("commit", "", "", MailSession.store)
 
     def store(self, _parameter: str = "", _rest: str = "") -> None:
@@ -248,8 +270,9 @@ class MailSession(FilterSession):
         if refusal := intake.refusal():
             self.state = State.COMMAND
             self._text = "."
-            self.drop_transaction()
             self.refuse(refusal)
+            self.report_of_mail("tx-data", "tempfail" if refusal.startswith(b"4") else "permfail")
+            self.drop_transaction()
             if self._draining:
                 self._shut_down()
             return

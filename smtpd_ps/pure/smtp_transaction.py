@@ -22,6 +22,11 @@ class Slot:
         self.recipient = recipient
         self.reply = reply  # b"" while it is due
 
+    @property
+    def shown(self) -> str:
+        """The recipient as the client wrote it, for filters."""
+        return self.command.partition("<")[2].partition(">")[0]
+
 
 class Transaction:
     """`number` counts a session's transactions; `queue_knows` says whether queue must be told

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from smtpd_ps.smtp.server import SmtpServer
 
+_RECEIVING = (State.DATA, State.CHUNK, State.STREAM)
 MAX_UNSENT_BYTES = 65_536  # replies that the client does not read; beyond it we do not read either
 
 
@@ -102,7 +103,7 @@ class Connection:
         """Read only while what comes can be kept small."""
         session = self.session
         stop = not session.wants_data or stream.unsent_bytes > MAX_UNSENT_BYTES
-        if not stop and session.state in (State.DATA, State.CHUNK) and self._server.congested:
+        if not stop and session.state in _RECEIVING and self._server.congested:
             stop = True
             self._server.wait_for_queue(self)
         if stop == self._paused:

@@ -50,7 +50,10 @@ class Sender(Protocol):
 _COUNTERS = (
     "smtp.session", "smtp.session.inet4", "smtp.session.inet6", "smtp.session.local", "smtp.smtps", "smtp.tls",
 )  # fmt: skip
-_TO_LOOKUP = frozenset({m.PeerQuery, m.SenderQuery, m.AuthRequest, m.RcptRequest, m.FilterRequest, m.SessionEnd})
+_TO_LOOKUP = frozenset((
+    m.PeerQuery, m.SenderQuery, m.AuthRequest, m.RcptRequest, m.SessionEnd,
+    m.FilterRequest, m.FilterReport, m.FilterData, m.FilterCredit,
+))  # fmt: skip
 
 
 class SmtpServer:
@@ -177,6 +180,8 @@ class SmtpServer:
             return
         session_id = self._seat << 56 | self._random.bits(7)
         session = ServerSession(service, session_id, address)
+        if session.filters is not None and address != "local":
+            session.filters.client = _with_port(sock, address)
         connection = Connection(self, sock, session)
         self._sessions[session_id] = connection
         self._open.add(connection)
@@ -255,6 +260,9 @@ class SmtpServer:
             m.AuthReply: self._auth_reply,
             m.RcptRefuse: self._rcpt_refuse,
             m.FilterAnswer: self._filter_answer,
+            m.FilterHooks: self._filter_hooks,
+            m.FilterData: self._filter_data,
+            m.FilterCredit: self._filter_credit,
         }
 
     def queue_handlers(self) -> dict[type[m.Message], Callable[..., None]]:
@@ -302,6 +310,30 @@ class SmtpServer:
                 self._fail(f"lookup: {error}")
                 return
             connection.perform(actions)
+
+    def _filter_hooks(self, message: m.FilterHooks) -> None:
+        service = self._services.get(message.listener)
+        if service is None or service.hooks is None:
+            self._fail(f"lookup: filters of listener {message.listener}, which has none")
+        else:
+            service.hooks.phases, service.hooks.events = message.phases, message.events
+
+    def _filter_data(self, message: m.FilterData) -> None:
+        connection = self._sessions.get(message.session)
+        if connection is not None:
+            try:
+                actions = connection.session.filter_data(
+                    message.transaction, message.data, message.last, message.refusal
+                )
+            except UnexpectedAnswer as error:
+                self._fail(f"lookup: {error}")
+                return
+            connection.perform(actions)
+
+    def _filter_credit(self, message: m.FilterCredit) -> None:
+        connection = self._sessions.get(message.session)
+        if connection is not None:
+            connection.perform(connection.session.filter_credit(message.transaction, message.size_bytes))
 
     def _rcpt_refuse(self, message: m.RcptRefuse) -> None:
         self._rcpt_answer(message, "lookup")
@@ -438,3 +470,12 @@ class SmtpServer:
         if self._drained is not None and not (self._sessions or self._open or self._at_doors()):
             drained, self._drained = self._drained, None
             drained()
+
+
+def _with_port(sock: socket.socket, address: str) -> str:
+    """The client's address and port, for filter programs; IPv6 in brackets."""
+    try:
+        port = sock.getpeername()[1]
+    except OSError:
+        port = 0  # gone already
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -93,6 +93,10 @@ pki mx.example dhe AUTO
 ca roots cert "/roots"
 filter "f1" phase connect match !rdns disconnect "550 no name"
 filter f2 phase mail-from match mail-from regex "^x" junk
+proc "p 1" "filter-x -a" user u group g chroot "/r"
+filter p3 proc "p 1" on-failure accept
+filter p4 proc-exec "/x '$y'" user u on-failure tempfail
+admd here.example
 filter "chain" chain { f1, f2 }
 srs key "before"
 action first relay
@@ -123,7 +127,9 @@ _GLOBALS = st.one_of(
 
 _PLACES = ("$nic", "lo inet4", "egress inet6 port submission", "203.0.113.7 port smtps", "lo inet6 port 24",
            '"mx.example.org"')  # fmt: skip
-_FILTER = either("filter f1", 'filter "chain"', "filter { f2, f1 }", "filter {\nf1\n}")
+_FILTER = either(
+    "filter f1", 'filter "chain"', "filter { f2, f1 }", "filter {\nf1\n}", "filter { p4, f1, p3 }", "filter p3"
+)
 _TAG = either("tag t", "tag '\"'", 'tag "any"')
 _TABLES = st.one_of(
     either('hostnames { "192.0.2.9" = h.example, "[::1]" => "[192.0.2.1]" }', "hostnames <keyed>"),

@@ -3,8 +3,8 @@
 import pytest
 
 from smtpd_ps.config.compile import compile_settings
-from smtpd_ps.config.model import Builtin, Chain
-from smtpd_ps.contract.settings import FILTER_PHASES
+from smtpd_ps.config.model import Builtin, Chain, Program
+from smtpd_ps.contract.settings import FILTER_PHASES, ProgramSettings
 from smtpd_ps.contract.values import Process
 
 RULE = "match from any for any reject\n"
@@ -158,6 +158,73 @@ def test_refused_with_a_reason(errors_of, text: str, expected: str) -> None:
     found = errors_of(f"{text}\n{RULE}")
     assert found
     assert found[0].startswith(expected), found[0]
+
+
+PROGRAMS = [
+    ("admd", "1: expected the administrative domain, found the end of the line"),
+    ("admd a.example\nadmd b.example", "2: admd is already given"),
+    ('admd "a b"', '1: the administrative domain has no blanks: "a b"'),
+    ('admd "-"', '1: the administrative domain must be a host name: "-"'),
+    ("proc", "1: expected the name of a proc, found the end of the line"),
+    ("proc p", "1: expected a command, found the end of the line"),
+    ('proc p ""', "1: the command is empty"),
+    ('proc p "/x	y"', "1: a command is one line of printable characters"),
+    (f'proc p "{"a " * 65}"', "1: the command has more than 64 words"),
+    ('proc p "/x" user', "1: expected the name of a user, found the end of the line"),
+    ('proc p "/x" user a user b', "1: user is already given for this program"),
+    ('proc p "/x" chroot "x"', '1: the directory to chroot to must start with "/": "x"'),
+    ('proc p "/x" mode x',
+     '1: expected an option of a filter program (chroot, group, user) or the end of the line, found "mode"'),
+    ('proc p "/x"\nproc p "/y"', '2: proc "p" is already declared at CONF:1'),
+    ("filter f proc", "1: expected the name of a proc, found the end of the line"),
+    ('proc part "/x"\nfilter f proc parts', '2: no proc is declared with the name "parts"; did you mean "part"?'),
+    ("filter f proc-exec", "1: expected a command, found the end of the line"),
+    ('proc f "/x"\nfilter f proc-exec "/y"', '2: proc "f" is already declared at CONF:1'),
+    ('proc p "/x"\nfilter a proc p\nfilter b proc p\nfilter c chain { a, b }', '4: proc "p" is already in this chain'),
+    ('filter f proc-exec "/x" on-failure', "1: expected accept or tempfail, found the end of the line"),
+    ('filter f proc-exec "/x" on-failure acept',
+     '1: expected accept or tempfail, found "acept"; did you mean "accept"?'),
+    ('proc p "/x" on-failure accept', '1: expected the end of the line, found "on-failure"'),
+    ("filter f chain { } on-failure accept", "1: expected the name of a filter"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), PROGRAMS)
+def test_programs_refused_with_a_reason(errors_of, text: str, expected: str) -> None:
+    """file:line: what was expected and what was found."""
+    found = errors_of(f"{text}\n{RULE}")
+    assert found
+    assert found[0].startswith(expected), found[0]
+
+
+def test_programs(load_text) -> None:
+    """Who runs what as whom: the parent alone learns it; lookup gets names, smtp that there are programs."""
+    conf = load_text(
+        """\
+admd mail.here.example
+proc "shared one" "filter-x -a 1" user alice group bob chroot "/jail"
+filter a proc "shared one"
+filter b proc "shared one" on-failure accept
+filter c proc-exec "/usr/bin/y '$HOME'" user carol on-failure tempfail
+listen on lo filter { a, c }
+listen on if0 filter b
+"""
+        + RULE
+    )
+    assert conf.admd == "mail.here.example"
+    assert conf.filters["b"].body == Program("shared one", True)
+    slices = compile_settings(conf)
+    shared, own = slices.programs
+    assert shared == ProgramSettings("shared one", "filter", ("filter-x", "-a", "1"), False, "alice", "bob", "/jail")
+    assert own == ProgramSettings("c", "filter", ("/usr/bin/y '$HOME'",), True, "carol")
+    lookup = slices.lookup
+    assert (lookup.procs, lookup.admd) == (("shared one", "c"), "mail.here.example")
+    assert [(f.program, f.accept_on_failure) for f in lookup.filters[:3]] == [
+        ("shared one", False), ("shared one", True), ("c", False),
+    ]  # fmt: skip
+    assert [listener.filter_programs for listener in slices.smtp.listeners] == [True, True, True, True, False]
+    every = (1 << len(FILTER_PHASES)) - 1
+    assert [listener.filter_phases for listener in slices.smtp.listeners] == [every, every, every, every, 0]
 
 
 def test_a_broken_filter_is_reported_once(errors_of) -> None:

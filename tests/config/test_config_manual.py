@@ -13,12 +13,12 @@ LITERAL = ("Ic", "Cm")  # macros of literal words
 MACRO = re.compile(r"[A-Z][a-z]")
 LIMITS = {name: limit for of in (MDA_LIMITS, MTA_LIMITS, SCHEDULER_LIMITS, SMTP_LIMITS) for name, limit in of.items()}
 WORK = {name for name, limit in LIMITS.items() if limit.field}  # the others are taken with a warning
-# Literal words of the page that are no reserved words: another program, and a condition of ours.
-OTHERS = {"smtpctl_ps", "encrypt", "dnsbl"}
+# Literal words of the page that are no reserved words: another program, and words of ours for filters.
+OTHERS = {"smtpctl_ps", "encrypt", "dnsbl", "on-failure", "accept", "tempfail"}
 # Words that OpenSMTPD reserves and its grammar uses nowhere.
 RESERVED = {"data-line", "noop", "quit", "recipient", "rset", "smtp-in", "smtp-out", "tagged"}
 # Words that are no part of the page yet; each is an error that says so.
-NOT_YET = {"admd", "chroot", "group", "max-deferred", "proc", "proc-exec"}
+NOT_YET = {"max-deferred"}
 
 
 def literals(text: str, macros: tuple[str, ...] = LITERAL) -> Iterator[str]:

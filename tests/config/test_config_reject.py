@@ -406,8 +406,6 @@ MATCH = [
 ]  # fmt: skip
 
 GLOBAL = [
-    ("admd x", "1: admd is not supported yet"),
-    ('proc p "/x"', "1: proc is not supported yet"),
     ("smtp ciphers 5",
      "1: expected a list of ciphers, found the number 5; quote it to use it as text"),
     ('smtp ciphers "A;B"', '1: a list of ciphers is of the form of openssl-ciphers(1): "A;B"'),

@@ -14,10 +14,7 @@ from smtpd_ps.config.directives.pki import authority, pki
 from smtpd_ps.config.directives.tables import table
 from smtpd_ps.config.parser import Parser, Production
 
-UNSUPPORTED = (
-    "admd",
-    "proc",
-)
+UNSUPPORTED: tuple[str, ...] = ()
 
 
 def _unsupported(p: Parser) -> None:

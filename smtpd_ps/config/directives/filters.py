@@ -7,9 +7,10 @@ grammar has a production for each combination.
 from collections.abc import Mapping
 from typing import get_args
 
+from smtpd_ps.config.commands import MAX_COMMAND, command_words
 from smtpd_ps.config.directives.tables import at_table, table_argument
 from smtpd_ps.config.model import Builtin, Chain, Filter, Proc, Program, Where
-from smtpd_ps.config.parser import MAX_PATH, Parser
+from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.suggestion import suggestion
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.contract.settings import FilterCondition, FilterDecision, FilterPhase, TableUse
@@ -46,6 +47,7 @@ _USES: Mapping[FilterCondition, TableUse] = {
 _WITHOUT_TABLE = ("auth", "rdns")  # may stand alone
 _DECISIONS: tuple[FilterDecision, ...] = get_args(FilterDecision)
 _REWRITABLE = ("auth", "ehlo", "helo", "mail-from", "rcpt-to")  # have a parameter
+_FAILURES = ("accept", "tempfail")
 _FORMS = ("chain", "phase", "proc", "proc-exec")
 
 
@@ -69,10 +71,10 @@ def _body(p: Parser, name: str) -> Builtin | Chain | Program:
         case "chain":
             return _chain(p)
         case "proc":
-            return _program(p)
+            return Program(_program(p), _on_failure(p))
         case "proc-exec":
             _declare(p, form, name, _proc(p, name, exec_=True))
-            return Program(name)
+            return Program(name, _on_failure(p))
         case _:
             return _builtin(p)
 
@@ -98,8 +100,7 @@ def _condition(p: Parser, phase: FilterPhase) -> tuple[FilterCondition, str, boo
     allowed = PHASES[phase]
     token = p.peek()
     every = ("fcrdns", *_USES)
-    # Our own word is not a reserved one, so that it needs no quotes elsewhere.
-    if not p.at(*every) and not (token.kind is Kind.WORD and token.text == "dnsbl" and not token.quoted):
+    if not p.at(*every) and not _at_word(p, "dnsbl"):
         p.unexpected(f"a condition of phase {phase} ({', '.join(sorted(allowed))})", allowed)
     p.advance()
     condition = next(each for each in get_args(FilterCondition) if each == token.text)
@@ -229,12 +230,29 @@ def filter_argument(p: Parser) -> str:
 # Programs.
 
 
-def _program(p: Parser) -> Program:
+def _at_word(p: Parser, text: str) -> bool:
+    """Whether one of our own words comes next, which is not reserved and so needs no quotes elsewhere."""
+    token = p.peek()
+    return token.kind is Kind.WORD and token.text == text and not token.quoted
+
+
+def _on_failure(p: Parser) -> bool:
+    """`on-failure accept | tempfail`, ours."""
+    if not _at_word(p, "on-failure"):
+        return False
+    p.advance()
+    token = p.peek()
+    if p.string("accept or tempfail") not in ("accept", "tempfail"):
+        p.report(token, f'expected accept or tempfail, found "{token.text}"{suggestion(token.text, _FAILURES)}')
+    return token.text == "accept"
+
+
+def _program(p: Parser) -> str:
     token = p.peek()
     name = p.name("the name of a proc", blanks=True)
     if name not in p.draft.procs and ("proc", name) not in p.draft.broken:
         p.report(token, f'no proc is declared with the name "{name}"{suggestion(name, p.draft.procs)}')
-    return Program(name)
+    return name
 
 
 def proc(p: Parser) -> None:
@@ -256,11 +274,15 @@ def _declare(p: Parser, place: Token, name: str, made: Proc) -> None:
 def _proc(p: Parser, name: str, *, exec_: bool = False) -> Proc:
     where: Where = p.where
     token = p.peek()
-    command = p.string("a command", MAX_PATH)
-    if not command.strip() or not command.isprintable():
-        p.report(token, "a command is one line, and not empty")
+    command = p.string("a command", MAX_COMMAND)
+    try:
+        command_words(command)
+    except ValueError as error:
+        p.report(token, str(error))
+    if not command.isprintable():
+        p.report(token, "a command is one line of printable characters")
     given: dict[str, str] = {}
-    while p.peek().kind not in (Kind.NEWLINE, Kind.END):
+    while p.peek().kind not in (Kind.NEWLINE, Kind.END) and not _at_word(p, "on-failure"):
         option = p.option("a filter program", ("chroot", "group", "user"), frozenset())
         if option.text in given:
             p.report(option, f"{option.text} is already given for this program")
@@ -268,7 +290,6 @@ def _proc(p: Parser, name: str, *, exec_: bool = False) -> Proc:
             given["chroot"] = p.path("the directory to chroot to")
         else:
             given[option.text] = p.name(f"the name of a {option.text}")
-    p.draft.report(where, f"{'proc-exec' if exec_ else 'proc'} is not supported yet")
     return Proc(name, command, given.get("user", ""), given.get("group", ""), given.get("chroot", ""), where, exec_)
 
 
@@ -279,6 +300,5 @@ def admd(p: Parser) -> None:
         p.report(keyword, "admd is already given")
     token = p.peek()
     p.draft.admd = p.name("the administrative domain")
-    p.report(keyword, "admd is not supported yet")
     if not domain_valid(p.draft.admd):
         p.report(token, f'the administrative domain must be a host name: "{token.text}"')

@@ -20,8 +20,14 @@ from smtpd_ps.contract.messages.deliver import (
     Route,
     RouteQuery,
 )
-<<<<<<< HEAD
-from smtpd_ps.contract.messages.filters import FilterAnswer, FilterRequest
+from smtpd_ps.contract.messages.filters import (
+    FilterAnswer,
+    FilterCredit,
+    FilterData,
+    FilterHooks,
+    FilterReport,
+    FilterRequest,
+)
 from smtpd_ps.contract.messages.network import (
     BlockRelay,
     BlockRow,
@@ -32,15 +38,6 @@ from smtpd_ps.contract.messages.network import (
     RouteRow,
     ShowNetwork,
     TryNow,
-=======
-from smtpd_ps.contract.messages.filters import (
-    FilterAnswer,
-    FilterCredit,
-    FilterData,
-    FilterHooks,
-    FilterReport,
-    FilterRequest,
->>>>>>> 2bf0284 (contract: filter programs are told what happens, and messages pass through them)
 )
 from smtpd_ps.contract.messages.operator import (
     BytesPart,
