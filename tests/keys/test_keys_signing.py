@@ -86,13 +86,13 @@ def plain(key: object) -> bytes:
 def inconsistent() -> bytes:
     """An RSA key whose private exponent belongs to another key."""
     from smtpd_ps.pure import der
-    from smtpd_ps.pure.decoy_key import _pem
+    from smtpd_ps.pure.decoy_key import pem
 
     mine, other = rsa_key().private_numbers(), rsa_key(number=1).private_numbers()
     numbers = (
         0, mine.public_numbers.n, 65537, other.d, other.p, other.q, other.dmp1, other.dmq1, other.iqmp,
     )  # fmt: skip
-    return _pem("RSA PRIVATE KEY", der.write(der.SEQUENCE, *map(der.write_integer, numbers)))
+    return pem("RSA PRIVATE KEY", der.write(der.SEQUENCE, *map(der.write_integer, numbers)))
 
 
 @pytest.mark.parametrize(
