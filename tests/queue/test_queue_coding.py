@@ -12,6 +12,7 @@ from queue_rig import START_MS, Lines, envelope
 
 from smtpd_ps.osdep.aes_gcm import Key
 from smtpd_ps.queue.bodies import BodyFiles
+from smtpd_ps.queue.importing import Importer
 from smtpd_ps.queue.spool import open_spool
 from smtpd_ps.queue.store.coding import Coder, WrongKey
 from smtpd_ps.queue.store.embedded import EmbeddedStore
@@ -202,6 +203,46 @@ def test_a_wrong_key_does_not_open_the_spool(tmp_path: Path) -> None:
     assert isinstance(loaded, StoredMessage) and store.body(loaded) == BODY
     bodies.close()
     store.close()
+
+
+def test_without_the_key_nothing_is_taken_for_damaged(tmp_path: Path) -> None:
+    """An import opens the store without it: what it cannot read stays as it is, and its id stays taken."""
+    filled(tmp_path, coder())
+    made = Importer(tmp_path, None, START_MS)
+    old = b"version: 3\ndispatcher: a\ntype: mta\nsender: @\nrcpt: x@y.example\ndest: x@y.example\nctime: 1\n"
+    assert made.take(9, b"Subject: x\n\nx\n", {1: old}) == 1
+    made.close()
+    store, bodies = open_spool(tmp_path, Lines(), coder())
+    assert [one.msgid for one in store.scan(0, 100) if isinstance(one, StoredMessage)] == [9, 10]
+    assert store.damaged(0, 100) == []
+    bodies.close()
+    store.close()
+
+
+def test_a_flipped_bit_in_a_stored_body_or_record(rigs, tmp_path: Path) -> None:
+    """Small bodies lie in the database: the message is quarantined, the next one is delivered."""
+    how = coder()
+    rig = rigs(tmp_path, store=store_of(tmp_path, how))
+    rig.bodies.coder = how
+    rig.shared.scheduler.pause("mta")
+    first, second, third = (rig.accept(body=BODY) for _ in range(3))
+    for msgid in (first, second, third):
+        rig.queue.window.forget(rig.queue.window.held[msgid])
+    db = rig.store._open
+    for statement, msgid in (("UPDATE body SET data = ? WHERE msgid = ?", first),
+                             ("UPDATE message SET record = ? WHERE msgid = ?", second)):  # fmt: skip
+        table = statement.split()[1]
+        column = "data" if table == "body" else "record"
+        data = bytearray(db.execute(f"SELECT {column} FROM {table} WHERE msgid = ?", (msgid,)).fetchone()[0])
+        data[len(data) // 2] ^= 4
+        db.execute(statement, (bytes(data), msgid))
+    rig.shared.scheduler.resume("mta")
+    rig.queue.window.look_again()
+    rig.queue.wake()
+    rig.timers.turn()
+    assert [job.msgid for job in rig.jobs()] == [third]
+    assert {one.msgid for one in rig.store.damaged(0, 10)} == {first, second}
+    rig.close()
 
 
 def test_the_check_value_may_be_lost(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from enum import IntFlag
 from typing import BinaryIO, Literal, Protocol, Self
 
-from smtpd_ps.queue.store.records import CODED_MARK, DamagedRecord
+from smtpd_ps.queue.store.records import CODED_MARK, DamagedRecord, NoKey
 
 HEAD_BYTES = 2
 NONCE_BYTES, TAG_BYTES = 12, 16
@@ -173,7 +173,7 @@ class Coder:
 
     def _opened(self, part: Part, msgid: int, left: int, read: Callable[[int], bytes]) -> Iterator[bytes]:
         if self._key is None:
-            raise DamagedRecord(f"{part} is encrypted, and there is no key")
+            raise NoKey(f"{part} is encrypted, and there is no key")
         nonce = read(NONCE_BYTES)
         left -= NONCE_BYTES + TAG_BYTES
         if left < 0 or len(nonce) < NONCE_BYTES:

@@ -30,6 +30,7 @@ from smtpd_ps.queue.store.protocol import Damaged, Due, Group, Loaded, StoreErro
 from smtpd_ps.queue.store.records import (
     PAUSED_MS,
     DamagedRecord,
+    NoKey,
     StoredMessage,
     checksum,
     decode_record,
@@ -364,6 +365,8 @@ class EmbeddedStore:
             return Damaged(msgid, damage)
         try:
             return decode_record(msgid, record, crc, self._coder)
+        except NoKey as error:
+            return Damaged(msgid, str(error))
         except DamagedRecord as error:
             self.mark_damaged(msgid, str(error))
             return Damaged(msgid, str(error), envelopes)

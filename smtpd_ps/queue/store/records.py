@@ -84,6 +84,10 @@ class DamagedRecord(Exception):
     """A record or a body that is not what was stored."""
 
 
+class NoKey(DamagedRecord):
+    """Encrypted, and there is no key: nothing is known to be wrong with it."""
+
+
 class Decoder(Protocol):
     """As much of coding.Coder as is needed to read a record."""
 
