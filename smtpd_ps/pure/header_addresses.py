@@ -1,9 +1,9 @@
 """The addresses in To, Cc and From: names without a domain get ours, and From may have to show the sender.
 
-Runs in smtp on the headers of messages that clients send. An address is found where RFC 5322 3.4
-has it, whatever folds, comments (nested), quoted strings, groups and encoded words (RFC 2047) stand
-around it; nothing else of the field changes. What cannot be read is left alone, but for a From that is
-masqueraded: there nothing that the client wrote in its place may stay (THREATS, masquerade tricks).
+Runs in smtp on the headers of messages that clients send, and in sendmail on those of local programs. An address
+is found where RFC 5322 3.4 has it, whatever folds, comments (nested), quoted strings, groups and encoded words
+(RFC 2047) stand around it; nothing else of the field changes. What cannot be read is left alone, but for a From
+that is masqueraded: there nothing that the client wrote in its place may stay (THREATS, masquerade tricks).
 """
 
 import re
@@ -27,7 +27,7 @@ _PLAIN = re.compile(rb"%b(?:,%b)*+" % (_BOX, _BOX)).fullmatch
 _NAMES = (b"\nfrom", b"\nto", b"\ncc")
 
 
-class _SyntaxProblem(Exception):
+class AddressListError(ValueError):
     """Not a list of addresses."""
 
 
@@ -40,6 +40,11 @@ class _Mailbox:
     bare: bool
     has_domain: bool
     in_group: bool
+
+
+def address_list(value: bytes) -> list[bytes]:
+    """The addresses of a field's value as they stand there, those in groups too. Raises AddressListError."""
+    return [value[box.start : box.end] for box in _mailboxes(value)]
 
 
 def find_fields(names: bytes) -> list[tuple[bool, int, int]]:
@@ -97,7 +102,7 @@ class AddressFields:
             return value
         try:
             boxes = _mailboxes(value)
-        except _SyntaxProblem:
+        except AddressListError:
             return value
         parts: list[bytes] = []
         done = 0
@@ -115,7 +120,7 @@ class AddressFields:
             return alone
         try:
             boxes = _mailboxes(value)
-        except _SyntaxProblem:
+        except AddressListError:
             return alone
         growth = sum(max(0, len(self._sender) - (box.end - box.start)) for box in boxes)
         if not boxes or growth > self._room or not all(box.bare or box.has_domain for box in boxes):
@@ -130,7 +135,7 @@ class AddressFields:
 
 
 def _mailboxes(value: bytes) -> list[_Mailbox]:
-    """The mailboxes of an address list. Raises _SyntaxProblem."""
+    """The mailboxes of an address list. Raises AddressListError."""
     boxes: list[_Mailbox] = []
     words: list[tuple[int, int]] = []  # of the mailbox, outside brackets or within
     domain = angle = closed = in_group = False
@@ -138,26 +143,26 @@ def _mailboxes(value: bytes) -> list[_Mailbox]:
     def end_of_box() -> None:
         nonlocal words, domain, angle, closed
         if angle != closed:
-            raise _SyntaxProblem
+            raise AddressListError
         if words:
             bare = len(words) == 1 and not domain and not value.startswith(b"=?", words[0][0])
             boxes.append(_Mailbox(words[0][0], words[-1][1], bare, domain, in_group))
         elif angle:
-            raise _SyntaxProblem  # <>
+            raise AddressListError  # <>
         words, domain, angle, closed = [], False, False, False
 
     at = 0
     while at < len(value):
         token = _TOKEN(value, at)
         if token is None:
-            raise _SyntaxProblem
+            raise AddressListError
         start, at = token.span()
         kind = token.lastgroup
         if kind == "comment":
             at = _end_of_comment(value, at)
         elif kind == "word":
             if closed:
-                raise _SyntaxProblem
+                raise AddressListError
             words.append((start, at))
         elif kind == "mark":
             match value[start]:
@@ -168,42 +173,42 @@ def _mailboxes(value: bytes) -> list[_Mailbox]:
                         end_of_box()
                 case 0x40:  # @
                     if closed:
-                        raise _SyntaxProblem
+                        raise AddressListError
                     words.append((start, at))
                     domain = True
                 case 0x3C:  # <
                     if angle or domain:
-                        raise _SyntaxProblem
+                        raise AddressListError
                     angle, words = True, []
                 case 0x3E:  # >
                     if not angle or closed:
-                        raise _SyntaxProblem
+                        raise AddressListError
                     closed = True
                 case 0x3A:  # :
                     if angle and not closed:
                         words.append((start, at))
                     elif in_group or angle or domain or not words:
-                        raise _SyntaxProblem
+                        raise AddressListError
                     else:
                         in_group, words = True, []
                 case _:  # ;
                     if not in_group:
-                        raise _SyntaxProblem
+                        raise AddressListError
                     end_of_box()
                     in_group = False
     end_of_box()
     if in_group:
-        raise _SyntaxProblem
+        raise AddressListError
     return boxes
 
 
 def _end_of_comment(value: bytes, at: int) -> int:
-    """Where the comment ends in which `at` stands. Raises _SyntaxProblem."""
+    """Where the comment ends in which `at` stands. Raises AddressListError."""
     depth = 1
     while depth:
         found = _COMMENT(value, at)
         if found is None:
-            raise _SyntaxProblem
+            raise AddressListError
         depth += 1 if found[1] == b"(" else -1
         at = found.end()
     return at
