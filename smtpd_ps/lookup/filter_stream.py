@@ -104,7 +104,11 @@ class FilterStream:
             self._put(0, b"." + line if line.startswith(b".") else line)
         if last:
             self._put(0, b".")
-        self.pump(0)
+        if self._stages:
+            self.pump(0)
+        elif not self._done:  # nobody is left to see it
+            self._consumed += len(data)
+            self._grant()
 
     def credit(self, size_bytes: int) -> None:
         """Smtp takes more."""
@@ -167,7 +171,8 @@ class FilterStream:
             self._stages[index + 1].pump_soon(self._loop)
 
     def _grant(self) -> None:
-        if self._consumed >= GRANT_BYTES or (self._consumed and not self._stages[0].lines):
+        waiting = bool(self._stages and self._stages[0].lines)
+        if self._consumed >= GRANT_BYTES or (self._consumed and not waiting):
             self._send(FilterCredit(self.session, self.transaction, self._consumed))
             self._consumed = 0
 
