@@ -81,6 +81,13 @@ class Loop:
         """Call back while `fd` is readable (or closed by the peer)."""
         self._watch(fd, READ, callback)
 
+    def accept_on(self, fd: int, callback: Callback) -> None:
+        """As read_on, for a listening socket that several processes may accept from; it is watched for nothing else."""
+        if fd not in self._watches:
+            watch = self._watches[fd] = _Watch()
+            watch.on_read = callback
+            self._poller.share(fd)
+
     def read_off(self, fd: int) -> None:
         """Stop; harmless when not on."""
         self._watch(fd, READ, None)

@@ -21,6 +21,9 @@ class Poller(Protocol):
     def register(self, fd: int, mask: int) -> None:
         """Watch a descriptor that is not watched."""
 
+    def share(self, fd: int) -> None:
+        """Watch a listening socket that other processes watch too: where the system can, one of them wakes up."""
+
     def modify(self, fd: int, mask: int) -> None:
         """Watch it for something else."""
 
@@ -55,6 +58,9 @@ if sys.platform.startswith("linux"):
         def register(self, fd: int, mask: int) -> None:
             self._epoll.register(fd, _EVENTS[mask])
 
+        def share(self, fd: int) -> None:
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+
         def modify(self, fd: int, mask: int) -> None:
             self._epoll.modify(fd, _EVENTS[mask])
 
@@ -83,6 +89,9 @@ class _Selector:
 
     def register(self, fd: int, mask: int) -> None:
         self._selector.register(fd, mask)
+
+    def share(self, fd: int) -> None:
+        self._selector.register(fd, READ)
 
     def modify(self, fd: int, mask: int) -> None:
         self._selector.modify(fd, mask)

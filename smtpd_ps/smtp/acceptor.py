@@ -35,7 +35,7 @@ class Acceptor:
     def open(self) -> None:
         """Accept from now on; who has connected before is served as well."""
         self._open = True
-        self._loop.read_on(self._sock.fileno(), self._accept)
+        self._loop.accept_on(self._sock.fileno(), self._accept)
 
     def pause(self) -> None:
         """Accept no more until `open`; clients wait in the backlog."""
@@ -79,4 +79,4 @@ class Acceptor:
 
     def _retry(self) -> None:
         if self._open:
-            self._loop.read_on(self._sock.fileno(), self._accept)
+            self._loop.accept_on(self._sock.fileno(), self._accept)

@@ -140,3 +140,40 @@ def test_pollers_agree(make: type[Poller]) -> None:
         poller.unregister(fd)
         assert poller.poll(0) == []
     poller.close()
+
+
+@pytest.mark.parametrize("make", [make_poller, _Selector])
+def test_a_shared_listening_socket(make: type[Poller]) -> None:
+    """Of several that watch it, one at least hears of a client, as often as it looks."""
+    pollers = [make(), make()]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for poller in pollers:
+            poller.share(listener.fileno())
+        assert [poller.poll(0) for poller in pollers] == [[], []]
+        with socket.create_connection(listener.getsockname()):
+            heard = [poller.poll(1) for poller in pollers]
+            assert (listener.fileno(), READ) in [one for ready in heard for one in ready]
+            listener.accept()[0].close()
+        for poller in pollers:
+            poller.unregister(listener.fileno())
+            poller.close()
+
+
+def test_accepting_is_switched_off_and_on() -> None:
+    """A paused listener is not heard of, and heard again afterwards."""
+    loop = Loop()
+    heard: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        fd = listener.fileno()
+        loop.accept_on(fd, lambda: heard.append(1))
+        loop.accept_on(fd, lambda: heard.append(2))  # asked twice: the first stays
+        loop.turn(0.5)
+        assert heard == [1]
+        loop.read_off(fd)
+        loop.turn(0)
+        assert heard == [1]
+        loop.accept_on(fd, lambda: heard.append(3))
+        loop.turn(0.5)
+        assert heard == [1, 3]
+        loop.forget(fd)
+    loop.close()
