@@ -194,6 +194,13 @@ class ServerSession(ChunkSession):
             self._shut_down()
         return self._take()
 
+    def input_ended(self) -> list[Action]:
+        """The client sends no more. What it has sent is carried out and answered, which it may still read."""
+        self._ended = True
+        if self.state in (State.NAME_WAIT, State.GREET_WAIT) and not self._buffer:
+            self.end("disconnect")  # it has said nothing at all
+        return self._take()
+
     def disconnected(self, reason: str) -> list[Action]:
         """The client is gone: "" for an orderly close, else what went wrong."""
         if self.state is not State.CLOSED:

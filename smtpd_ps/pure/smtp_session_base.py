@@ -27,8 +27,8 @@ class SessionBase:
     """The state of one session, and its outgoing side."""
 
     __slots__ = (
-        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_chunk", "_deferrals", "_draining", "_errors",
-        "_logged", "_named", "_out", "_peer_known", "_resting", "_text", "_transactions",
+        "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_chunk", "_deferrals", "_draining", "_ended",
+        "_errors", "_logged", "_named", "_out", "_peer_known", "_resting", "_text", "_transactions",
         "active", "address", "authenticated", "extended", "filters", "finished", "helo", "hostname", "id", "mails",
         "name", "phase", "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
@@ -58,6 +58,7 @@ class SessionBase:
         self._deferrals = 0  # 4xx since the last message
         self._auth_tries = 0
         self._draining = False
+        self._ended = False  # the client sends no more
         self._buffer = b""
         self._at = 0  # what is before it in the buffer was handled
         self._resting = False  # between Rest and go_on
@@ -194,6 +195,8 @@ class SessionBase:
         self._out.append(m.SessionEnd(self.id))
 
     def _take(self) -> list[Action]:
+        if self._ended and self.state.waits_for_client and not self.in_flight and not self._resting:
+            self.end("disconnect")
         out = self._out
         self._out = []
         filters = self.filters

@@ -76,15 +76,17 @@ class Stream:
     `on_data` gets plaintext as it comes. `on_close` is called exactly once, however the stream
     ends, and last of all: with "" at the peer's EOF or after our own `close_when_sent` or
     `abort`, else with what went wrong ("tls: ..." for TLS). An EOF without close_notify counts as
-    EOF: SMTP and LMTP mark their own ends.
+    EOF: SMTP and LMTP mark their own ends. With an `on_end` the peer's EOF closes nothing: it is
+    called instead, once, and its owner closes when all is said.
 
     `unsent_bytes` is what waits to be sent; callers bound it. `on_drained` is called whenever it
     gets back to 0.
     """
 
     __slots__ = (
-        "_closing", "_fd", "_head", "_loop", "_on_close", "_on_data", "_on_tls", "_out", "_paused", "_pump",
-        "_read_bytes", "_sock", "_swallowed_bytes", "_timer", "_waiting", "closed", "on_drained", "tls", "unsent_bytes",
+        "_closing", "_ended", "_fd", "_head", "_loop", "_on_close", "_on_data", "_on_tls", "_out", "_paused", "_pump",
+        "_read_bytes", "_sock", "_swallowed_bytes", "_timer", "_waiting", "closed", "on_drained", "on_end", "tls",
+        "unsent_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +98,7 @@ class Stream:
         self._on_data = on_data
         self._on_close = on_close
         self.on_drained: Callable[[], None] | None = None
+        self.on_end: Callable[[], None] | None = None
         self._out: list[bytes] = []  # as written, not yet encrypted where there is TLS
         self._head: bytes | memoryview = b""  # for the wire; goes before all of _out
         self.unsent_bytes = 0
@@ -103,6 +106,7 @@ class Stream:
         self._paused = False
         self._read_bytes = READ_BYTES
         self._closing = False
+        self._ended = False  # the peer sends no more
         self.closed = False
         self._pump: Pump | None = None
         self.tls: TlsInfo | None = None  # set when a handshake has finished
@@ -196,7 +200,7 @@ class Stream:
             self._loop.call_soon(self._deliver)  # records may have been decrypted already
 
     def _watch_reading(self) -> None:
-        if self.closed or self._closing:
+        if self.closed or self._closing or self._ended:
             return
         if self._paused and (self._pump is None or self.tls is not None):
             self._loop.read_off(self._fd)
@@ -235,7 +239,12 @@ class Stream:
     def _peer_closed(self) -> None:
         if self.unsent_bytes and not self._waiting:
             self._send()  # written in this very turn: it may only have closed its sending side
-        self._close("")
+        if self.on_end is None or self._closing:
+            self._close("")
+        elif not self.closed:
+            self._ended = True
+            self._loop.read_off(self._fd)
+            self.on_end()
 
     # TLS.
 
@@ -303,7 +312,7 @@ class Stream:
         if pump is None:
             return
         try:
-            while not (self._paused or self._closing or self.closed):
+            while not (self._paused or self._closing or self._ended or self.closed):
                 data = pump.read()
                 if data is None:
                     self._peer_closed()
@@ -413,7 +422,7 @@ class Stream:
         self._head = b""
         self._pump = None
         self._on_tls = None
-        self.on_drained = None
+        self.on_drained = self.on_end = None
         self._on_close(reason)
 
     def _stop_timer(self) -> None:

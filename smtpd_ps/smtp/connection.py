@@ -33,6 +33,7 @@ class Connection:
         self._server = server
         self.session = session
         self.stream: Stream | None = Stream(server.loop, sock, self._on_data, self._on_close)
+        self.stream.on_end = self._on_end
         self.idle_ticks = 0
         self.message_ticks = 0  # since its message began
         self._paused = False
@@ -51,6 +52,9 @@ class Connection:
 
     def _trace_output(self, data: bytes) -> None:
         tracing.write("smtp", f"{self.session.id:016x} >>> {data.decode('utf-8', 'replace')}")
+
+    def _on_end(self) -> None:
+        self.perform(self.session.input_ended())
 
     def _on_close(self, reason: str) -> None:
         self.stream = None  # breaks the reference cycle

@@ -158,3 +158,21 @@ def test_handshake_garbage_ends_the_session(make_world: Callable[..., World], ga
     assert client.closed()
     world.spin(lambda: not world.server._open and not world.server._sessions)
     assert world.failures == []
+
+
+def test_input_that_ends_early_under_tls(make_world: Callable[..., World]) -> None:
+    """A client may close its sending side and read on: the delayed 535 and what is behind it still come."""
+    world = make_world(tls="implicit", auth="optional")
+
+    def work(sock: socket.socket) -> None:
+        with client_context().wrap_socket(sock, suppress_ragged_eofs=True) as tls:
+            tls.sendall(b"EHLO x\r\nAUTH PLAIN AGEAYg==\r\nNOOP\r\n")
+            socket.socket.shutdown(tls, socket.SHUT_WR)
+            said = b""
+            while data := tls.recv(65536):
+                said += data
+            codes = [line[:3] for line in said.split(b"\r\n") if line[3:4] == b" "]
+            assert codes == [b"220", b"250", b"535", b"250"]
+
+    in_thread(world, work)
+    world.spin(lambda: not world.server._open and not world.server._sessions)
