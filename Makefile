@@ -53,7 +53,7 @@ docs: $(venv)/.run ## write what is generated anew: tables of docs/ARCHITECTURE.
 	$(bin)/python tests/arch/loaded_modules.py
 
 # The packages' own services are kept from starting: the tests start theirs in scratch directories.
-interop: $(venv)/.test ## delivery to real Dovecot, Cyrus and Postfix, and real clients (installs them)
+interop: $(venv)/.test ## delivery to real mail stores and servers, and from real clients (installs them)
 	@sh .ci/need -n $$(cat tests/interop/packages.txt)
 	$(bin)/python -m pytest tests/interop
 

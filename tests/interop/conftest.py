@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from support.users import ensure_daemon_users
 
-NEEDED = ("/usr/sbin/dovecot", "/usr/lib/cyrus/bin/master", "/usr/sbin/postfix", "/usr/sbin/dnsmasq", "/usr/bin/swaks")
+from bench.packages import Packages
+
+NEEDED = (
+    "/usr/sbin/dovecot", "/usr/lib/cyrus/bin/master", "/usr/sbin/postfix", "/usr/sbin/dnsmasq", "/usr/bin/swaks",
+    "/usr/bin/msmtp", "/usr/bin/mutt",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,4 +33,12 @@ def scratch() -> Iterator[Path]:
     folder.mkdir()
     folder.chmod(0o755)
     yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def packages() -> Iterator[Packages]:
+    """Packages that are unpacked and not installed."""
+    folder = Path("/var/tmp") / f"sps-interop-packages-{os.getpid()}"
+    yield Packages(folder)
     shutil.rmtree(folder, ignore_errors=True)

@@ -212,8 +212,13 @@ def _postfix_spool(spool: Path) -> None:
 
 
 @contextlib.contextmanager
-def postfix(folder: Path, address: str, domain: str, cert: Path, key: Path) -> Iterator[Mailboxes]:
-    """Postfix as the MX of `domain`, on port 25 of a loopback address of its own."""
+def postfix(
+    folder: Path, address: str, domain: str, cert: Path, key: Path, *, main: str = "", services: str = ""
+) -> Iterator[Mailboxes]:
+    """Postfix as the MX of `domain`, on port 25 of a loopback address of its own.
+
+    `main` and `services` are more lines of main.cf and master.cf; the log is `log` in the folder.
+    """
     owner = pwd.getpwnam("mail")
     for name in ("etc", "spool", "data", "mail"):
         (folder / name).mkdir(parents=True)
@@ -225,8 +230,8 @@ def postfix(folder: Path, address: str, domain: str, cert: Path, key: Path) -> I
         "dir": folder, "name": f"mx.{domain}", "address": address, "domain": domain,
         "uid": owner.pw_uid, "gid": owner.pw_gid, "cert": cert, "key": key,
     }  # fmt: skip
-    (folder / "etc/main.cf").write_text(MAIN_CF.format(**settings))
-    (folder / "etc/master.cf").write_text(MASTER_CF.format(address=address))
+    (folder / "etc/main.cf").write_text(MAIN_CF.format(**settings) + main)
+    (folder / "etc/master.cf").write_text(MASTER_CF.format(address=address) + services)
     with foreground(["/usr/lib/postfix/sbin/master", "-d", "-c", str(folder / "etc")], folder / "out"):
         wait_until("postfix's banner", lambda: answers(socket.AF_INET, (address, 25)))
         yield Mailboxes(folder / "mail", Path("/nonexistent"), "box/new/*")
