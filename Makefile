@@ -18,7 +18,7 @@ venv = .venv-$(version)
 bin = $(venv)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help all demo test test-passlib check docs interop bench bench-backlog bench-quick fuzz install clean
+.PHONY: help all demo test test-passlib check docs interop bench bench-backlog bench-quick crash fuzz install clean
 
 help: ## say what there is (what `make` alone does)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -70,6 +70,11 @@ bench-backlog: $(venv)/.run ## a million queued envelopes: start, memory, show q
 bench-quick: $(venv)/.run ## the same in three minutes: four workloads, fewer messages, one run
 	@sh .ci/need strace openssl
 	$(bin)/python -m bench --quick $(BENCH)
+
+crash: $(venv)/.test ## kill -9 at random under load, root; ROUNDS=200 (the default) takes about 15 minutes, SEED=n
+	@test "$$(id -u)" = 0 || { echo "make crash needs root"; exit 1; }
+	SPS_CRASH_ROUNDS=$(or $(ROUNDS),200) SPS_CRASH_SEED=$(or $(SEED),20261122) \
+		$(bin)/python -m pytest -s tests/whole/test_whole_crash.py
 
 fuzz: $(venv)/.fuzz ## fuzz what parses strangers' bytes, ten minutes a target; FUZZ='--secs 60 commands' chooses
 	$(bin)/python tests/fuzz $(FUZZ)
