@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.dns_server import DnsServer
+from support.still_loop import StillLoop
 
 from smtpd_ps.lookup import dns_wire
 from smtpd_ps.runtime.loop import Loop
@@ -11,7 +12,7 @@ dns_wire.preload()
 
 @pytest.fixture
 def loop() -> Loop:
-    return Loop()
+    return StillLoop()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Mail streaming through a daemon whose processes are killed: numbered attempts, and where each arrived.
 
-An attempt is one try of a client to hand a message over, with an id of its own. One that heard its 250 must arrive, whole;
-one that heard nothing may (the daemon stored it and died before it could say so). One that arrives twice is a
-duplicate of the daemon's making.
+An attempt is one try of a client to hand a message over, with an id of its own. One that heard its 250 must arrive,
+whole; one that heard nothing may (the daemon stored it and died before it could say so). One that arrives twice is
+a duplicate of the daemon's making.
 """
 
 import itertools
@@ -72,7 +72,7 @@ class Places:
         )
 
     def look(self) -> int:
-        """Count what has arrived since the last look; how much of it had arrived before. Fails on a part of a message."""
+        """Count what has arrived since the last look, and return how much of it had arrived before."""
         found: Counter[int] = Counter()
         known = len(self.seen)
         mails = self.sink.mails[self._mails :]

@@ -117,7 +117,7 @@ class DnsServer:
             stream.close()
 
 
-def run_until(loop: Loop, done: Callable[[], bool], limit_secs: float = 30.0) -> None:
+def run_until(loop: Loop, done: Callable[[], bool], limit_secs: float = 60.0) -> None:
     """Turn the loop until `done()`; fails the test when that takes too long."""
     end = loop.now() + limit_secs
     while not done():
