@@ -6,12 +6,14 @@ asked of it fails, and sessions that began with it have no other.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Container
 from typing import Protocol
 
 from smtpd_ps import __version__
 from smtpd_ps.contract.settings import FILTER_EVENTS, FILTER_PHASES, FilterEvent, FilterPhase
 from smtpd_ps.lookup.program_pipe import LinePipe
+from smtpd_ps.lookup.programs import Figures, State
 from smtpd_ps.pure import filter_protocol as protocol
 from smtpd_ps.pure.filter_protocol import DataLine, FilterProtocolError, Register, Result, Told
 from smtpd_ps.pure.received import PROGRAM
@@ -20,6 +22,7 @@ from smtpd_ps.runtime.loop import Loop, Timer
 PATIENCE_SECS = 120.0  # for an answer
 REGISTER_SECS = 30.0
 SESSION_TIMEOUT_SECS = 300  # what programs are told
+LATENCIES = 1000  # of the newest answers are kept
 MAX_EARLY = 10_000  # requests and reports kept until it has registered
 
 Done = Callable[[Result | None], None]  # None: the program has failed
@@ -66,7 +69,9 @@ class FilterProgram:
         self._sessions = 0  # number of the last session
         self._registering = Register()
         self._early: list[Callable[[], None]] = []
-        self._asked: dict[int, tuple[int, Done, Timer]] = {}  # by session: token, and who waits
+        self._asked: dict[int, tuple[int, Done, Timer, float]] = {}  # by session: token, who waits, and since when
+        self._count = self._failed = 0  # requests, and those that it owed when it failed
+        self._latencies_secs: deque[float] = deque(maxlen=LATENCIES)
         self._passages: dict[int, tuple[int, Passage]] = {}
         self._pausing: set[Passage] = set()
         self._token = 0
@@ -94,6 +99,14 @@ class FilterProgram:
         if asked is not None:
             asked[2].cancel()
 
+    def figures(self) -> Figures:
+        """For `show filters`."""
+        state: State = "not running" if self._pipe is None else "running" if self.ready else "registering"
+        wanted = [phase for phase, bit in _PHASE_BITS.items() if self.phases & bit]
+        wanted += [event for event, bit in _EVENT_BITS.items() if self.events & bit]
+        in_flight = len(self._asked) + len(self._passages)
+        return Figures(state, in_flight, self._count, self._failed, tuple(self._latencies_secs), " ".join(wanted))
+
     # Asking and telling.
 
     def ask(self, number: int, session: int, phase: FilterPhase, parameters: tuple[str, ...], done: Done) -> None:
@@ -112,7 +125,8 @@ class FilterProgram:
                 self._give_up("it does not read what it is asked")
                 return
             timer = self._loop.call_later(self._patience_secs, lambda: self._give_up("it does not answer"))
-            self._asked[session] = token, done, timer
+            self._asked[session] = token, done, timer, self._loop.now()
+            self._count += 1
 
     def report(self, number: int, event: FilterEvent, session: int, parameters: tuple[str, ...]) -> None:
         """Tell it, if it wants to be told."""
@@ -240,6 +254,7 @@ class FilterProgram:
                 if asked is not None and asked[0] == said.token:
                     del self._asked[said.session]
                     asked[2].cancel()
+                    self._latencies_secs.append(self._loop.now() - asked[3])
                     asked[1](said)
                 elif asked is not None or said.session in self.present:
                     raise FilterProtocolError(f"an answer that nobody waits for: {protocol.quoted(line)}")
@@ -256,7 +271,8 @@ class FilterProgram:
         asked, self._asked = self._asked, {}
         passages, self._passages = self._passages, {}
         early, self._early = self._early, []
-        for _token, done, timer in asked.values():
+        self._failed += len(asked) + len(passages)
+        for _token, done, timer, _since in asked.values():
             timer.cancel()
             done(None)
         for _token, passage in passages.values():

@@ -74,7 +74,7 @@ class FilterDesk:
         self.programs = {name: FilterProgram(loop, name, admd, self._program_said) for name in settings.procs}
         for name, program in self.programs.items():
             program.present = self._sessions
-            programs.use("filter", name, program)
+            programs.use("filter", name, program, program.figures)
         self.use(tables)
 
     def use(self, tables: Mapping[str, Table]) -> None:

@@ -84,6 +84,10 @@ def test_a_request_and_its_answer(world: World) -> None:
     far.write(f"filter-result|{session}|{token}|reject|550 no\n".encode())
     world.turn()
     assert world.answers == [Result(7, int(token, 16), "reject", "550 no")]
+    figures = world.program.figures()
+    assert (figures.state, figures.in_flight, figures.asked, figures.failed) == ("running", 0, 1, 0)
+    assert len(figures.latencies_secs) == 1
+    assert figures.offers.startswith("ehlo data-line link-connect ")
     world.program.ask(number, 7, "helo", ("x",), world.answers.append)
     assert world.answers[1] == Result(7, 0, "proceed")
     assert far.read_lines() == []
@@ -137,6 +141,7 @@ def test_what_it_owes_fails_with_it(world: World) -> None:
     far.close_output()
     world.turn()
     assert world.answers == [None]
+    assert (world.program.figures().state, world.program.figures().failed) == ("not running", 2)
     assert isinstance(world.sent[-1], FilterData)
     assert world.sent[-1].last
     assert world.sent[-1].refusal.startswith("451 ")

@@ -181,6 +181,9 @@ def test_a_program_sees_a_session_in_its_order() -> None:
         assert extensions.count("\n") == extensions.count("report protocol-server|250-")
         assert rest.splitlines() == MAIL.splitlines()
         assert sink.mails[0].data.startswith(b"Received: from client.test (localhost [127.0.0.1])\r\n")
+        shown = daemon.ctl("show", "filters")
+        assert "rec" in shown
+        assert "running" in shown
         assert sink.mails[0].data.endswith(b"\r\n\r\nbody\r\n.dot\r\n")
 
 
