@@ -76,6 +76,7 @@ class Commands:
             Command(("setup",), self._setup, ("[--check]",)),
             Command(("show", "corrupt"), lambda _given: shows.corrupt(self._state_dir, self._json)),
             Command(("show", "envelope"), self._show_envelope, ("envelope-id",)),
+            Command(("show", "filters"), lambda _given: shows.programs(self._state_dir, "filter", self._json)),
             Command(("show", "hosts"), lambda _given: network(self._state_dir, "hosts", self._json)),
             Command(("show", "hoststats"), lambda _given: network(self._state_dir, "hoststats", self._json)),
             Command(("show", "message"), self._show_message, ("id",)),

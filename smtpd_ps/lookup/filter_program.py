@@ -102,7 +102,7 @@ class FilterProgram:
     def figures(self) -> Figures:
         """For `show filters`."""
         state: State = "not running" if self._pipe is None else "running" if self.ready else "registering"
-        wanted = [phase for phase, bit in _PHASE_BITS.items() if self.phases & bit]
+        wanted: list[str] = [phase for phase, bit in _PHASE_BITS.items() if self.phases & bit]
         wanted += [event for event, bit in _EVENT_BITS.items() if self.events & bit]
         in_flight = len(self._asked) + len(self._passages)
         return Figures(state, in_flight, self._count, self._failed, tuple(self._latencies_secs), " ".join(wanted))
