@@ -15,14 +15,18 @@ MAX_LINES = 600
 # A module that only these parts of the package may import, as prefixes below smtpd_ps.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "ctypes": ("osdep", "keys"),
-    "sqlite3": ("queue.store",),
-    "dns": ("lookup",),
+    "sqlite3": ("queue.store", "programs"),
+    "dns": ("lookup", "programs"),
+    "dkim": ("programs",),
+    "publicsuffixlist": ("programs",),
+    "psycopg": ("programs",),
+    "asyncio": ("filterkit", "programs"),  # programs are no processes of the daemon
     "passlib": ("lookup", "cli"),
     "subprocess": ("cli", "osdep.bsd_inspect"),  # the latter runs in the audit alone
     "ssl": ("runtime.tls", "runtime.tls_context", "smtp", "delivery", "keys", "config", "cli"),
 }
 BANNED_IMPORTS = frozenset(
-    ("pickle", "marshal", "shelve", "dill", "asyncio", "logging", "uvloop", "multiprocessing", "imp", "runpy", "code")
+    ("pickle", "marshal", "shelve", "dill", "logging", "uvloop", "multiprocessing", "imp", "runpy", "code")
 )
 BANNED_CALLS = frozenset(
     ("eval", "exec", "__import__", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput")

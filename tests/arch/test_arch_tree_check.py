@@ -24,7 +24,7 @@ FAULTS = [
     ("passlib in smtp", "smtpd_ps/smtp/a.py", DOC + "from passlib.hash import bcrypt\n", "passlib is only for"),
     ("TLS in the parent", "smtpd_ps/parent/a.py", DOC + "import ssl\n", "ssl is only for"),
     ("pickle", "smtpd_ps/queue/a.py", DOC + "import pickle\n", "pickle is banned"),
-    ("asyncio", "smtpd_ps/queue/a.py", DOC + "from asyncio import run\n", "asyncio is banned"),
+    ("asyncio", "smtpd_ps/queue/a.py", DOC + "from asyncio import run\n", "asyncio is only for"),
     ("relative import", "smtpd_ps/queue/a.py", DOC + "from . import b\n", "relative import"),
     ("eval", "smtpd_ps/queue/a.py", DOC + "eval('1')\n", "eval is banned"),
     ("exec", "smtpd_ps/queue/a.py", DOC + "exec('1')\n", "exec is banned"),
