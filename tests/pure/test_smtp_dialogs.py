@@ -1,7 +1,8 @@
 """The dialogue scripts of tests/dialogs, run against the SMTP server's core."""
 
 import pytest
-from smtp_dialogue import Case, Runner, load_cases, plays_under_tls
+from smtp_dialogue import Runner
+from support.dialogue_cases import Case, load_cases, plays_under_tls
 
 CASES = load_cases()
 

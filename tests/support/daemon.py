@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PATIENCE_SECS = 30.0
@@ -51,6 +51,7 @@ class Daemon:
         options: tuple[str, ...] = (),
         prefix: tuple[str, ...] = (),  # a command that becomes the daemon, such as prlimit
         stdin: str = "",  # the first line of its standard input
+        prepare: Callable[[Path], None] | None = None,  # puts files into its directory
     ) -> None:
         self.dir = Path(tempfile.mkdtemp(prefix="smtpd_ps-test-", dir="/var/tmp"))
         self.dir.chmod(0o755)
@@ -64,6 +65,8 @@ class Daemon:
         self.prefix = prefix
         self.stdin = stdin
         self.process: subprocess.Popen[bytes] | None = None
+        if prepare is not None:
+            prepare(self.dir)
 
     def write_config(self) -> None:
         """Write smtpd.conf with the ports and the directory filled in."""

@@ -5,17 +5,14 @@ import json
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from support.certs import make_certificate, make_key, write_acme
 from support.daemon import Daemon, running, wait_until
-from support.dns_server import DnsServer
+from support.dns_zone import zone
 from support.sink import Sink, sinking
-
-from smtpd_ps.runtime.loop import Loop
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -27,30 +24,6 @@ def send(daemon: Daemon, *recipients: str, sender: str = "a@client.test") -> Non
     """Hand one message in."""
     with daemon.smtp() as client:
         client.sendmail(sender, recipients, MESSAGE)
-
-
-@contextlib.contextmanager
-def zone(**records: list[str]) -> Iterator[DnsServer]:
-    """A name server in a thread; records as `MX_d_test=["10 a.test."]`."""
-    loop = Loop()
-    server = DnsServer(loop)
-    for key, values in records.items():
-        kind, _, name = key.partition("_")
-        server.zone[name.replace("_", "."), kind] = values
-    ended = threading.Event()
-
-    def serve() -> None:
-        while not ended.is_set():
-            loop.turn(0.05)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield server
-    finally:
-        ended.set()
-        thread.join()
-        server.close()
 
 
 def closed_port() -> int:
