@@ -166,7 +166,7 @@ def expect(row: ProcessRow, spool: str, starter: Observation | None = None) -> E
 
     In the unprivileged mode everything runs as whoever runs the parent (`starter`).
     """
-    policy = policy_of(row.process, row.commands)
+    policy = policy_of(row.process, row.commands, row.submits)
     agent = row.process is Process.AGENT
     groups: tuple[int, ...] = ()
     if row.privileged:

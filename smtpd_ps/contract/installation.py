@@ -24,7 +24,7 @@ class Account:
 class Directory:
     """A directory below the state. `owner` "" is root (without privileges: whoever runs it)."""
 
-    where: Literal["base", "spool", "queue", "empty", "run"]
+    where: Literal["base", "spool", "queue", "empty", "run", "offline"]
     owner: str
     mode: int
     why: str
@@ -43,6 +43,7 @@ class StatePaths:
     control_socket: str
     submission_socket: str
     pid_file: str
+    offline: str
 
 
 ACCOUNTS: tuple[Account, ...] = (
@@ -75,6 +76,8 @@ DIRECTORIES: tuple[Directory, ...] = (
     Directory("queue", "_sps_queue", 0o700, "the database and large bodies"),
     Directory("empty", "", 0o755, "root directory of the other processes", stays_empty=True),
     Directory("run", "", 0o755, "sockets and the pid file"),
+    # Anyone may put a file there; nobody sees others' files, and nobody but its owner removes one.
+    Directory("offline", "", 0o1733, "what sendmail keeps while the daemon is down, each file its sender's"),
 )
 
 
@@ -92,6 +95,7 @@ def paths(state_dir: str | None = None) -> StatePaths:
         control_socket=f"{run}/control.sock",
         submission_socket=f"{run}/smtpd_ps.sock",
         pid_file=f"{run}/smtpd_ps.pid",
+        offline=f"{spool}/offline",
     )
 
 

@@ -122,6 +122,8 @@ _PARENT = Policy(
         *_DESCRIPTORS,
         Grant("pipe", "signals wake its loop through one; programs that start, and lookup, get ends of others"),
         Grant("file", "the pid file, files it opens for a child that is starting, and included ones for lookup"),
+        Grant("directory", "the offline folder, while it looks through it"),
+        Grant("body-read", "a message that sendmail kept, opened as its owner, on the way to an agent"),
         Grant("tcp-listener", "kept to hand to the next set of children"),
         Grant("unix-listener", "the control and submission sockets, to hand to the next set of children"),
     ),
@@ -352,15 +354,33 @@ RUNNER = Policy(
     ),
 )  # fmt: skip
 
-# Of each process; the agents that run commands have RUNNER.
+SUBMITTER = Policy(
+    Process.AGENT,
+    user="",
+    root="any",
+    confined=True,
+    descriptors=(
+        *_DESCRIPTORS,
+        Grant("body-read", "the message that sendmail kept, read-only, opened as its owner"),
+        Grant("unix-peer", "smtp's local socket, connected by the parent"),
+    ),
+    limits=_files(32, "one message and one connection"),
+    syscalls=(*_SYSCALLS, _NO_FILES, Grant("bodies", "the message")),
+    promises=(_STDIO,),
+    capsicum=Capsicum(True, "it only reads and writes descriptors that it holds already"),
+)
+
+# Of each process; the agents that run commands have RUNNER, and those that submit kept mail SUBMITTER.
 POLICIES: dict[Process, Policy] = {
     policy.process: policy for policy in (_PARENT, _KEYS, _CONTROL, _SMTP, _LOOKUP, _QUEUE, _DELIVERY, _AGENT)
 }
 
 
-def policy_of(process: Process, commands: bool = False) -> Policy:
-    """The policy of a process; an agent that runs `commands` has one of its own."""
-    return RUNNER if commands and process is Process.AGENT else POLICIES[process]
+def policy_of(process: Process, commands: bool = False, submits: bool = False) -> Policy:
+    """The policy of a process; an agent that runs `commands`, or `submits` kept mail, has one of its own."""
+    if process is not Process.AGENT:
+        return POLICIES[process]
+    return RUNNER if commands else SUBMITTER if submits else POLICIES[process]
 
 
 # No confined process (but RUNNER) reaches others past its channels (Landlock scopes; Linux 6.12).

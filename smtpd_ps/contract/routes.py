@@ -191,6 +191,8 @@ ROUTES: tuple[Route, ...] = (
     Route(145, m.RelayRow, _OF_NETWORK, _SERVE, 512 * KIB),
     Route(146, m.HostStatRow, _OF_NETWORK, _SERVE, 16 * KIB),
     Route(147, m.BlockRow, _OF_NETWORK, _SERVE, 4 * KIB),
+    # Mail that sendmail kept. Its agent ends with a status: the parent hears nothing of a message.
+    Route(220, m.AgentSubmit, ((PARENT, AGENT),), _SETUP, 256, ("message", "smtp's local socket")),
     Route(148, m.TryNow, ((DELIVERY, QUEUE),), _SERVE, 16 * KIB),
 )  # fmt: skip
 

@@ -330,7 +330,7 @@ class AgentSettings(Value, frozen=True):
     user: Name
     home: Path
     action: Name
-    kind: Literal["maildir", "mbox", "mda", "targets"]
+    kind: Literal["maildir", "mbox", "mda", "targets", "submit"]
     maildir_path: Path = ""
     hostname: Name = ""
     maildir_junk: bool = False

@@ -48,7 +48,7 @@ def confine(process: Process, common: Common, libc: Libc | None = None) -> tuple
 
     Raises ConfineError when anything could not be done or did not take; the process must then end.
     """
-    policy = policy_of(process, common.commands)
+    policy = policy_of(process, common.commands, common.submits)
     if not policy.confined:
         raise ConfineError(f"{process.title} has no sandbox")
     libc = libc or ctypes.CDLL(None, use_errno=True)

@@ -33,7 +33,7 @@ def confine(process: Process, common: Common) -> tuple[str, ...]:
     Call it once, with a single thread, when everything is imported and opened. Raises
     ConfineError when anything could not be done or did not take; the process must then end.
     """
-    policy = policy_of(process, common.commands)
+    policy = policy_of(process, common.commands, common.submits)
     if not policy.confined:
         raise ConfineError(f"{process.title} has no sandbox")
     try:

@@ -58,6 +58,7 @@ class Child:
         self.peers: dict[Process, dict[int, socket.socket]] = {}  # by process and seat
         self.assets: list[tuple[m.Asset, int]] = []
         self.mailbox_fd: int | None = None
+        self.submission: tuple[str, int, socket.socket] | None = None  # the name of a kept message, it, and where to
         self.programs: list[tuple[m.Program, tuple[int, ...]]] = []
         self.listeners: list[tuple[m.Listener, socket.socket]] = []
         self.log = Log(process, common.foreground, common.verbose)
@@ -103,6 +104,8 @@ class Child:
                     self.assets.append((message, fds[0]))
                 case m.AgentMailbox():
                     self.mailbox_fd = fds[0]
+                case m.AgentSubmit():
+                    self.submission = (message.name, fds[0], socket.socket(fileno=fds[1]))
                 case m.Program():
                     self.programs.append((message, fds))
                 case _:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from smtpd_ps.contract.policy import POLICIES, RUNNER, SCOPES, Grant, Policy
+from smtpd_ps.contract.policy import POLICIES, RUNNER, SCOPES, SUBMITTER, Grant, Policy
 from smtpd_ps.contract.routes import ROUTES, Route
 from smtpd_ps.contract.values import Phase, Process
 
@@ -108,7 +108,7 @@ def policies() -> str:
         "limits", "descriptors it may hold",
     )  # fmt: skip
     note = f"Every confined process also has, where the kernel knows them, the Landlock scopes {names(SCOPES)}.\n"
-    return table(head, (row(policy) for policy in (*POLICIES.values(), RUNNER))) + "\n" + note
+    return table(head, (row(policy) for policy in (*POLICIES.values(), RUNNER, SUBMITTER))) + "\n" + note
 
 
 def reasons() -> str:
@@ -127,7 +127,7 @@ def reasons() -> str:
         yield from (f"- `{name}`: {why}" for name, why in named)
         yield ""
 
-    return "\n".join(line for policy in (*POLICIES.values(), RUNNER) for line in lines(policy))
+    return "\n".join(line for policy in (*POLICIES.values(), RUNNER, SUBMITTER) for line in lines(policy))
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -204,7 +204,7 @@ def test_unprivileged_state(tmp_path: Path) -> None:
     base = str(tmp_path / "state")
     setup.ensure_state(base, privileged=False)
     setup.ensure_state(base, privileged=False)
-    assert [differences(one) for one in wanted(base, (os.getuid(), os.getgid()))] == [[]] * 5
+    assert [differences(one) for one in wanted(base, (os.getuid(), os.getgid()))] == [[]] * 6
     places = paths(base)
     assert os.stat(places.queue).st_uid == os.getuid()
     assert Path(places.run).is_dir()

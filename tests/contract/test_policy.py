@@ -3,17 +3,17 @@
 import pytest
 
 from smtpd_ps.contract.installation import ACCOUNTS, DIRECTORIES, directories, paths
-from smtpd_ps.contract.policy import POLICIES, RUNNER, Policy, policy_of
+from smtpd_ps.contract.policy import POLICIES, RUNNER, SUBMITTER, Policy, policy_of
 from smtpd_ps.contract.routes import CHILDREN
 from smtpd_ps.contract.syscalls import GROUPS
 from smtpd_ps.contract.values import Process
 
-ALL = [*POLICIES.values(), RUNNER]
+ALL = [*POLICIES.values(), RUNNER, SUBMITTER]
 CONFINED = [policy for policy in POLICIES.values() if policy.confined]
 
 
 def by_name(policy: Policy) -> str:
-    return "runner" if policy is RUNNER else policy.process.title
+    return {RUNNER: "runner", SUBMITTER: "submitter"}.get(policy, policy.process.title)
 
 
 def test_every_process_has_one() -> None:
@@ -40,7 +40,7 @@ def test_every_grant_has_a_reason(policy: Policy) -> None:
     assert policy.capsicum.why
 
 
-@pytest.mark.parametrize("policy", [*CONFINED, RUNNER], ids=by_name)
+@pytest.mark.parametrize("policy", [*CONFINED, RUNNER, SUBMITTER], ids=by_name)
 def test_every_confined_process_has_the_basics(policy: Policy) -> None:
     """No core files, a bound on descriptors, promises that begin with stdio, known groups of calls."""
     limits = {limit.resource: limit.value for limit in policy.limits}
@@ -62,11 +62,21 @@ def test_only_agents_that_run_commands_are_bounded_by_their_user() -> None:
     """All others have a list of what they may do; the runner may not trace, mount, or make namespaces."""
     assert policy_of(Process.AGENT) is POLICIES[Process.AGENT] and policy_of(Process.AGENT, True) is RUNNER
     assert policy_of(Process.QUEUE, True) is POLICIES[Process.QUEUE]
-    assert RUNNER.by_user and not any(policy.by_user for policy in POLICIES.values())
+    assert RUNNER.by_user and not any(policy.by_user for policy in ALL if policy is not RUNNER)
     refused = RUNNER.calls()
     for name in ("ptrace", "process_vm_readv", "mount", "unshare", "bpf", "keyctl", "init_module", "chroot"):
         assert refused[name].never
     assert all(call.never or call.name == "clone" for call in refused.values())
+
+
+def test_who_submits_kept_mail_has_one_file_and_one_connection() -> None:
+    """It opens nothing, connects to nobody, starts nothing, and holds no mailbox and no network."""
+    assert (
+        policy_of(Process.AGENT, submits=True) is SUBMITTER and policy_of(Process.SMTP, submits=True) is not SUBMITTER
+    )
+    assert not SUBMITTER.paths and SUBMITTER.calls()["openat"].never and SUBMITTER.capsicum.enter
+    assert not {"socket", "connect", "bind", "clone", "unlink", "execve"} & set(SUBMITTER.calls())
+    assert SUBMITTER.kinds - POLICIES[Process.KEYS].kinds == {"body-read", "unix-peer"}
 
 
 def test_must_never_have() -> None:
@@ -100,10 +110,12 @@ def test_directories() -> None:
         "/state/spool/queue",
         "/state/empty",
         "/state/run",
+        "/state/spool/offline",
     ]
     assert {rule.owner for rule in DIRECTORIES} - {""} <= {account.name for account in ACCOUNTS}
     for _path, rule in table:
-        assert not rule.mode & 0o022
+        # Anyone may leave a message, and nobody can see or change what others left.
+        assert rule.mode == 0o1733 if rule.where == "offline" else not rule.mode & 0o022
         if rule.where in ("spool", "empty"):
             assert rule.owner == ""
     system = paths(None)

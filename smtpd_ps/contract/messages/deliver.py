@@ -117,6 +117,15 @@ class AgentMailbox(Message, frozen=True):
     """The user's mbox, opened by the parent. Carries the descriptor."""
 
 
+class AgentSubmit(Message, frozen=True):
+    """What an agent submits: a message that sendmail kept, and a connection to smtp's local socket.
+
+    Carries both descriptors. `name` is the file's, which it says itself.
+    """
+
+    name: Annotated[str, Meta(max_length=64)]
+
+
 class AgentJob(Message, frozen=True):
     """One small message for this user. The frame's own length is the explicit end of the body."""
 

@@ -230,6 +230,7 @@ class ProcessRow(Message, frozen=True):
     detail: Line = ""
     configured: U8 = 1  # processes of this kind in a generation
     commands: bool = False  # an agent under policy.RUNNER
+    submits: bool = False  # an agent under policy.SUBMITTER
 
 
 class ProgramRow(Message, frozen=True):

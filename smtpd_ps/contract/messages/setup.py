@@ -83,6 +83,7 @@ class Common(Message, frozen=True):
     assets: U32 = 0  # and how many Asset messages (an agent: AgentMailbox)
     programs: U8 = 0  # and how many Program messages
     commands: bool = False  # an agent that runs commands: the policy is policy.RUNNER
+    submits: bool = False  # an agent that submits a message kept by sendmail: policy.SUBMITTER
 
 
 class PeerChannel(Message, frozen=True):
