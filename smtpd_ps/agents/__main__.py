@@ -9,6 +9,7 @@ from smtpd_ps.agents.agent import Agent, Store
 from smtpd_ps.agents.maildir import Maildir
 from smtpd_ps.agents.mbox import Mbox
 from smtpd_ps.agents.runner import Runner
+from smtpd_ps.agents.submitter import Submitter
 from smtpd_ps.contract.messages import AgentSetup
 from smtpd_ps.contract.values import Process
 from smtpd_ps.pure.maildir_name import MaildirNames
@@ -30,6 +31,12 @@ def main() -> None:
         child.serve({})
         runner.end()
         return
+    if settings.kind == "submit":
+        if child.submission is None:
+            sys.exit("smtpd_ps: agent: nothing to submit")
+        submitter = Submitter(*child.submission, settings, child.log)
+        child.confine()
+        sys.exit(submitter.run())
     store: Store
     if settings.kind == "maildir":
         store = Maildir(settings, MaildirNames(os.getpid(), settings.hostname), time.time_ns)

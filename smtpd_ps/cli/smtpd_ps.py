@@ -23,6 +23,7 @@ from smtpd_ps.parent.daemon import Daemon
 from smtpd_ps.parent.generation import Plan
 from smtpd_ps.parent.generations import ReloadRefused
 from smtpd_ps.parent.listeners import ListenError, Listeners, bind_unix
+from smtpd_ps.parent.offline import Offline
 from smtpd_ps.parent.options import Options
 from smtpd_ps.parent.plan import make_plan
 from smtpd_ps.runtime import tracing
@@ -195,6 +196,7 @@ def start(options: Options, slices: Slices) -> int:
     set_title("parent")
     if options.unprivileged:
         log.warning("unprivileged mode: processes share one user, nothing is chrooted; not for real mail")
+    forbidden_users = frozenset(("root", *(account.name for account in ACCOUNTS)))
     daemon = Daemon(
         log=log,
         plan=plan,
@@ -203,8 +205,17 @@ def start(options: Options, slices: Slices) -> int:
         control_socket=control_socket,
         privileged=not options.unprivileged,
         foreground=options.log_to_stderr,
-        forbidden_users=frozenset(("root", *(account.name for account in ACCOUNTS))),
+        forbidden_users=forbidden_users,
         on_serving=detach.done if detach else lambda: None,
+        offline=Offline(
+            log,
+            state.offline,
+            state.submission_socket,
+            plan.hostname,
+            not options.unprivileged,
+            options.log_to_stderr,
+            forbidden_users - {"root"},
+        ),
     )
     try:
         return daemon.run()

@@ -20,6 +20,7 @@ from smtpd_ps.parent.file_openers import FileOpeners
 from smtpd_ps.parent.generation import Generation, Plan
 from smtpd_ps.parent.generations import START_SECS, Generations
 from smtpd_ps.parent.listeners import Listeners
+from smtpd_ps.parent.offline import Offline
 from smtpd_ps.parent.programs import Programs
 from smtpd_ps.parent.system import SystemAuth
 from smtpd_ps.parent.tables import TableFiles
@@ -50,6 +51,7 @@ class Daemon:
     foreground: bool
     forbidden_users: frozenset[str]
     on_serving: Callable[[], None]
+    offline: Offline
     loop: Loop = field(default_factory=Loop)
     children: Children = field(init=False)
     generations: Generations = field(init=False)
@@ -122,6 +124,7 @@ class Daemon:
             else:
                 self.loop.run()
         finally:
+            self.offline.end()
             self.children.end()
             self.generations.end_others()
         self.log.info("stopped" if self._exit_code == 0 else "stopped after a failure")
@@ -150,6 +153,7 @@ class Daemon:
         self._serving = True
         self.log.info("serving")
         self.on_serving()
+        self.offline.start(self.loop)
 
     def _child(self, process: Process) -> Child:
         return self._lasting.children[Post(process)]
@@ -166,6 +170,7 @@ class Daemon:
         match number:
             case signal.SIGCHLD:
                 self.generations.reap()
+                self.offline.reap()
             case signal.SIGHUP:
                 self.log.info("SIGHUP received")
                 self.generations.reload(self._lasting_children(), lambda _ok, _text: None)  # the log says it
@@ -181,6 +186,7 @@ class Daemon:
             return
         self._stopping = True
         self.log.info(f"stopping: {why}")
+        self.offline.end()
         if not self._serving:
             self.loop.stop()
             return
@@ -260,6 +266,8 @@ class Daemon:
                     rows.append(m.ProcessRow(
                         client, Process.AGENT, one.index, pid, agent.user, "", privileged, commands=agent.commands
                     ))  # fmt: skip
+        for pid, user in self.offline.users().items():
+            rows.append(m.ProcessRow(client, Process.AGENT, 0, pid, user, "", privileged, submits=True))
         programs = [row for each in self.generations.all() for row in each.programs.rows(client, each.index)]
         for row in (*rows, *programs):
             self._tell_control(row)

@@ -99,7 +99,7 @@ class FileOpeners:
                 case _:
                     self.answer(m.ForwardNone(request.query, "temporary", text))
 
-        self._open(identity, lambda: open_forward(home, identity.uid), done)
+        self.open_as(identity, lambda: open_forward(home, identity.uid), done)
 
     # Included files.
 
@@ -115,11 +115,12 @@ class FileOpeners:
             else:
                 self.answer(m.IncludeNone(request.query, text or f"{request.path}: cannot be opened"))
 
-        self._open(self.lookup, lambda: open_include(request.path), done)
+        self.open_as(self.lookup, lambda: open_include(request.path), done)
 
     # Children.
 
-    def _open(self, identity: Identity | None, work: Callable[[], int], done: Done) -> None:
+    def open_as(self, identity: Identity | None, work: Callable[[], int], done: Done) -> None:
+        """Have a child with these rights do the work; `done` is told once, later."""
         if self._room():
             self._start(identity, work, done)
         elif len(self._waiting) < MAX_WAITING:

@@ -1,4 +1,4 @@
-"""A .forward or an included file, opened with the rights of whoever it concerns.
+"""A .forward, an included file or a kept message, opened with the rights of whoever it concerns.
 
 Runs in a short-lived child of the parent, forked for one file (parent/file_openers): it becomes the
 user before it looks at anything, so that nothing is opened that the user could not read, and a file
@@ -124,6 +124,32 @@ def open_include(path: str) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise Refusal("refused", f"{path} is not a regular file")
     return fd
+
+
+def open_kept(path: str, uid: int) -> int:
+    """A message that sendmail kept, to read from. Raises Refusal, OSError.
+
+    A link to somebody's file is no mail of his, wherever it leads (CVE-2020-8793).
+    """
+    fd = os.open(path, _FILE | os.O_NOFOLLOW)
+    text = kept_refusal(os.fstat(fd), uid)
+    if text:
+        os.close(fd)
+        raise Refusal("refused", text)
+    return fd
+
+
+def kept_refusal(status: os.stat_result, uid: int) -> str:
+    """Why a file of the offline folder is not one that sendmail made as that user, "" where it is."""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if status.st_nlink != 1:
+        return "it has several names"
+    if status.st_uid != uid:
+        return "its owner has changed"
+    if stat.S_IMODE(status.st_mode) != 0o600:
+        return f"its mode is {stat.S_IMODE(status.st_mode):04o}"
+    return ""
 
 
 def serve(channel: socket.socket, identity: Identity | None, work: Callable[[], int]) -> NoReturn:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from smtpd_ps.contract.values import Notify
 
+EXIT_REFUSED = 65  # of the agent that submits it (sysexits: EX_DATAERR): never again
+EXIT_LATER = 75
 MAX_HEAD_BYTES = 1 << 20
 MAX_RECIPIENTS = 1000
 _MAGIC = "smtpd_ps offline 1 "

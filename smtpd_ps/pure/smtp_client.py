@@ -171,6 +171,12 @@ class SmtpClient:
         self._say_hello()
         return []
 
+    @property
+    def refusals(self) -> list[Answer]:
+        """What was answered to the recipients that are refused, when the body of the current message is due."""
+        current = self._current
+        return [] if current is None else [answer for answer in current.answers if answer is not None]
+
     def body_sent(self) -> None:
         """The streamed body and its final dot are on their way, before what `output` now holds."""
         current = self._current
