@@ -29,16 +29,18 @@ class KeysSetup(Message, frozen=True):
 
 
 class ControlSetup(Message, frozen=True):
-    """The slice for control."""
+    """The slice for control, and whether smtp starts paused (-P smtp)."""
 
     settings: ControlSettings
+    smtp_paused: bool = False
 
 
 class SmtpSetup(Message, frozen=True):
-    """The slice for smtp, and its seat, which its session ids carry."""
+    """The slice for smtp, its seat, which its session ids carry, and whether it starts paused (-P smtp)."""
 
     settings: SmtpSettings
     seat: U7 = 0
+    paused: bool = False
 
 
 class LookupSetup(Message, frozen=True):
@@ -48,10 +50,12 @@ class LookupSetup(Message, frozen=True):
 
 
 class QueueSetup(Message, frozen=True):
-    """The slice for queue, and the key of queue encryption, which is never sent again."""
+    """The slice for queue, the key of queue encryption, which is never sent again, and what starts paused (-P)."""
 
     settings: QueueSettings
     key: Annotated[bytes, Meta(max_length=32)] = b""
+    mda_paused: bool = False
+    mta_paused: bool = False
 
 
 class DeliverySetup(Message, frozen=True):
