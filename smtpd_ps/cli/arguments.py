@@ -11,6 +11,8 @@ from smtpd_ps.runtime import tracing
 
 _CONFIG_PATHS = ("/etc/mail/smtpd.conf", "/usr/local/etc/mail/smtpd.conf", "/etc/smtpd.conf")
 
+_PARTS = ("mda", "mta", "smtp")
+
 
 class UsageError(Exception):
     """The words make no command."""
@@ -41,16 +43,19 @@ def parse_options(arguments: Sequence[str]) -> Parsed:
     if rest:
         raise UsageError(f"unexpected {rest[0]!r}")
     flags = {name for name, _value in given}
-    if "-P" in flags:
-        raise UsageError("-P is not supported yet")
     values = dict(given)
     traces = 0
+    paused: set[str] = set()
     for name, value in given:
         if name == "-T":
             bits = tracing.SUBSYSTEMS.get(value)
             if bits is None:
                 raise UsageError(f"-T {value}: known are {' '.join(tracing.SUBSYSTEMS)}")
             traces |= bits
+        elif name == "-P":
+            if value not in _PARTS:
+                raise UsageError(f"-P {value}: known are {' '.join(_PARTS)}")
+            paused.add(value)
     defines = {}
     for name, value in given:
         if name == "-D":
@@ -69,5 +74,6 @@ def parse_options(arguments: Sequence[str]) -> Parsed:
         unprivileged="--unprivileged" in flags,
         resolver=values.get("--resolver", ""),
         traces=traces,
+        paused=frozenset(paused),
     )
     return Parsed(options, check_only="-n" in flags, help=bool(flags & {"-h", "--help", "--version"}))

@@ -34,8 +34,8 @@ OLD_CHILDREN_SECS = 10.0  # for the children of a daemon that was killed to foll
 
 USAGE = """\
 smtpd_ps {version}
-usage: smtpd_ps [-dFhnv] [-D macro=value] [-f file] [--state-dir dir] [--unprivileged]
-                [--resolver address:port] [-T subsystem]"""
+usage: smtpd_ps [-dFhnv] [-D macro=value] [-f file] [-P mda|mta|smtp] [-T subsystem]
+                [--resolver address:port] [--state-dir dir] [--unprivileged]"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +117,9 @@ def load_again(options: Options, listeners: Listeners, log: Log, queue_key: byte
             raise ReloadRefused(refusal)
         slices = compile_configuration(options, configuration)
         sockets = listeners.prepare(slices.smtp.listeners)
-        return make_plan(slices, replace(options, verbose=log.verbose), paths(options.state_dir), sockets)
+        return make_plan(
+            slices, replace(options, verbose=log.verbose, paused=frozenset()), paths(options.state_dir), sockets
+        )
     except ConfigurationError as error:
         raise ReloadRefused("\n".join(str(problem) for problem in error.problems)) from None
     except (ListenError, OSError, KeyError) as error:

@@ -12,7 +12,7 @@ def main() -> None:
     child = Child.boot(Process.CONTROL)
     assert isinstance(child.setup, m.ControlSetup)
     child.confine()
-    desk = Desk(child.log, child.loop.now())
+    desk = Desk(child.log, child.loop.now(), child.setup.smtp_paused)
     desk.attach(Process.QUEUE, child.channel(Process.QUEUE, desk.handlers(Process.QUEUE)))
     door = Door(child.loop, child.log, desk, child.setup.settings.allowed_uid)
 

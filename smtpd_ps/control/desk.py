@@ -85,12 +85,12 @@ class _Case:
 class Desk:
     """The requests under way."""
 
-    def __init__(self, log: Log, started: float) -> None:
+    def __init__(self, log: Log, started: float, smtp_paused: bool = False) -> None:
         self._log = log
         self._started = started
         self._peers: dict[Peer, Sender] = {}
         self._serving = 0  # the generation
-        self._smtp_paused = False
+        self._smtp_paused = smtp_paused
         self._blocked: set[tuple[str, str]] = set()  # source and domain, for the next delivery too
         self._cases: dict[int, _Case] = {}
         self._numbers = itertools.count(1)

@@ -16,3 +16,4 @@ class Options:
     unprivileged: bool = False
     resolver: str = ""  # "address:port", for tests
     traces: int = 0  # -T, as runtime.tracing's mask
+    paused: frozenset[str] = frozenset()  # -P: mda, mta, smtp; of the start alone, a reload keeps what is paused

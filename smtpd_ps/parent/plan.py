@@ -21,13 +21,13 @@ from smtpd_ps.parent.options import Options
 _SYSTEM_FILES = (m.Asset("resolv.conf", "/etc/resolv.conf"), m.Asset("hosts", "/etc/hosts"))
 
 
-def _setups(slices: Slices) -> Mapping[Process, m.Message]:
+def _setups(slices: Slices, paused: frozenset[str]) -> Mapping[Process, m.Message]:
     return {
         Process.KEYS: m.KeysSetup(slices.keys),
-        Process.CONTROL: m.ControlSetup(slices.control),
-        Process.SMTP: m.SmtpSetup(slices.smtp),
+        Process.CONTROL: m.ControlSetup(slices.control, "smtp" in paused),
+        Process.SMTP: m.SmtpSetup(slices.smtp, paused="smtp" in paused),
         Process.LOOKUP: m.LookupSetup(slices.lookup),
-        Process.QUEUE: m.QueueSetup(slices.queue, slices.queue_key),
+        Process.QUEUE: m.QueueSetup(slices.queue, slices.queue_key, "mda" in paused, "mta" in paused),
         Process.DELIVERY: m.DeliverySetup(slices.delivery),
     }
 
@@ -63,7 +63,7 @@ def make_plan(slices: Slices, options: Options, paths: StatePaths, sockets: tupl
 
     `sockets` are those of smtp's listeners, in their order.
     """
-    setups = _setups(slices)
+    setups = _setups(slices, options.paused)
     return Plan(
         children={
             process: SetupPlan(_common(process, options, paths), setups[process], _assets(process, slices))

@@ -39,6 +39,9 @@ def main() -> None:
     )  # fmt: skip
     queue = Queue(shared)
     peers.smtp = {}
+    for part, paused in (("mda", child.setup.mda_paused), ("mta", child.setup.mta_paused)):
+        if paused:
+            shared.scheduler.pause(part)
     peers.control = child.channel(Process.CONTROL, queue.control_handlers())
 
     def begin() -> None:

@@ -74,6 +74,7 @@ class SmtpServer:
         seat: int,
         pumps: Mapping[int, Callable[[], Pump]],
         fail: Callable[[str], object],
+        paused: bool = False,
     ) -> None:
         self.loop = loop
         self.log = log
@@ -107,7 +108,7 @@ class SmtpServer:
         self._waiting: set[Connection] = set()  # for queue to take bodies
         self._max_ticks = max(1, round(settings.idle_secs / TICK_SECS))
         self.max_sessions = settings.max_sessions
-        self._paused = False
+        self._paused = paused
         self._started = False
         self._queue_is_ready = False
         self._drained: Callable[[], None] | None = None

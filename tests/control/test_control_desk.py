@@ -166,3 +166,14 @@ def test_the_network_is_asked_of_every_delivery_that_serves(desk: Desk) -> None:
     third = Sink()
     desk.attach(Process.DELIVERY, third, seat_of(1, 0))
     assert third.got == [m.BlockRelay(0, "192.0.2.1", "d.test", True)]
+
+
+def test_smtp_that_starts_paused_is_paused_again_by_a_reload() -> None:
+    """-P smtp is for the first generation; control keeps it for the next, until it is resumed."""
+    desk = Desk(Log(Process.CONTROL, foreground=True), started=0.0, smtp_paused=True)
+    first, second = Sink(), Sink()
+    desk.attach(Process.SMTP, first)
+    assert first.got == [m.Pause(0, "smtp", True)]
+    desk.ask(Sink(), m.Pause(0, "smtp", False))
+    desk.attach(Process.SMTP, second, seat_of(1, 0))
+    assert second.got == []

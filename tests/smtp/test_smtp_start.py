@@ -32,12 +32,14 @@ def listening() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def server(listening: socket.socket) -> Iterator[SmtpServer]:
-    """A started server that no one has told anything."""
+def server(listening: socket.socket, request: pytest.FixtureRequest) -> Iterator[SmtpServer]:
+    """A started server that no one has told anything; with the parameter True it starts paused."""
     settings = SmtpSettings(
         hostname="mx.example.com", listeners=(ListenerSettings(index=0, address="127.0.0.1", port=25),), pki=()
     )
-    made = SmtpServer(Loop(), Log(Process.SMTP, foreground=True), settings, 0, {}, pytest.fail)
+    made = SmtpServer(
+        Loop(), Log(Process.SMTP, foreground=True), settings, 0, {}, pytest.fail, getattr(request, "param", False)
+    )
     made.lookup, made.queue, made.control = Said(), Said(), Said()
     made.listen(0, listening)
     made.start()
@@ -72,4 +74,14 @@ def test_a_pause_before_queue_is_ready_holds(server: SmtpServer, listening: sock
         server.queue_handlers()[m.IdLease](m.IdLease((1, 2, 3)))
         assert asked(server) == []
         pause(m.Pause(1, "smtp", False))
+        assert [type(message) for message in asked(server)] == [m.PeerQuery]
+
+
+@pytest.mark.parametrize("server", [True], indirect=True)
+def test_started_paused(server: SmtpServer, listening: socket.socket) -> None:
+    """-P smtp: nobody is accepted before the operator says so, whatever queue says."""
+    with socket.create_connection(listening.getsockname()):
+        server.queue_handlers()[m.IdLease](m.IdLease((1, 2, 3)))
+        assert asked(server) == []
+        server.control_handlers()[m.Pause](m.Pause(1, "smtp", False))
         assert [type(message) for message in asked(server)] == [m.PeerQuery]
