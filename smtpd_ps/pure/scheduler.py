@@ -53,9 +53,12 @@ class State(IntEnum):
 
 
 class Ticket:
-    """Envelopes of one message with one route, due together. `cost_bytes` is what it holds in memory."""
+    """Envelopes of one message with one route, due together. `cost_bytes` is what it holds in memory.
 
-    __slots__ = ("cost_bytes", "due_ms", "evpids", "key", "msgid", "open", "state")
+    `began_ms` is when it was taken, once it is in flight.
+    """
+
+    __slots__ = ("began_ms", "cost_bytes", "due_ms", "evpids", "key", "msgid", "open", "state")
 
     def __init__(self, msgid: int, key: RouteKey, evpids: list[int], cost_bytes: int, due_ms: int) -> None:
         self.msgid = msgid
@@ -63,6 +66,7 @@ class Ticket:
         self.evpids = evpids
         self.cost_bytes = cost_bytes
         self.due_ms = due_ms
+        self.began_ms = 0
         self.open = 0  # envelopes in flight and not answered yet
         self.state = State.WAITING
 
@@ -129,14 +133,14 @@ class Scheduler:
         turns = self._turns
         while turns and len(out) < most and not self._at_limit():
             key = turns.popleft()
-            self._take_turn(key, out)
+            self._take_turn(key, out, now_ms)
             if not self._ready[key]:
                 del self._ready[key]
             else:
                 self._serve(key)
         return out
 
-    def _take_turn(self, key: RouteKey, out: list[Ticket]) -> None:
+    def _take_turn(self, key: RouteKey, out: list[Ticket], now_ms: int) -> None:
         line = self._ready[key]
         inflight = self._inflight_by_key.get(key, 0)
         taken = 0
@@ -145,6 +149,7 @@ class Scheduler:
             if ticket.state is not State.READY:
                 continue  # withdrawn
             ticket.state = State.INFLIGHT
+            ticket.began_ms = now_ms
             ticket.open = count = len(ticket.evpids)
             taken += 1
             inflight += count

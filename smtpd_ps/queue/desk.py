@@ -79,9 +79,10 @@ class Desk:
                 if isinstance(one, StoredMessage):
                     on_hold = self._on_hold(one.msgid)
                     for evpid, stored in list(one.envelopes.items()):
-                        flying = evpid in self._window.flights
+                        flight = self._window.flights.get(evpid)
+                        since_ms = flight[1].began_ms if flight is not None else None
                         self._s.peers.control.send(
-                            queue_row(self._s, client, one, evpid, stored, flying, evpid in on_hold, now_ms)
+                            queue_row(self._s, client, one, evpid, stored, since_ms, evpid in on_hold, now_ms)
                         )
                         count += 1
             yield count

@@ -33,17 +33,19 @@ def _kind(shared: Shared, stored: StoredEnvelope) -> Literal["mda", "mta", "boun
 
 
 def queue_row(
-    shared: Shared, client: int, message: StoredMessage, evpid: int, stored: StoredEnvelope, flying: bool,
-    on_hold: bool, now_ms: int,
+    shared: Shared, client: int, message: StoredMessage, evpid: int, stored: StoredEnvelope,
+    flying_since_ms: int | None, on_hold: bool, now_ms: int,
 ) -> m.QueueRow:  # fmt: skip
-    """One line of `show queue`. `flying`: delivery has it; `on_hold`: its route has no room."""
+    """One line of `show queue`. `flying_since_ms`: delivery has it since then; `on_hold`: its route has no room."""
     envelope = stored.envelope
     expires_ms = shared.expires_ms(stored, message.created_ms)
+    flying = flying_since_ms is not None
+    wait_ms = stored.next_try_ms - now_ms if flying_since_ms is None else now_ms - flying_since_ms
     return m.QueueRow(
         client, evpid, _family(envelope.client.address), _kind(shared, stored), _flags(stored, on_hold),
         envelope.sender, envelope.rcpt, envelope.dest, message.created_ms // 1000, expires_ms // 1000,
         stored.last_try_ms // 1000, stored.tries, "inflight" if flying else "pending",
-        0 if flying else max(0, stored.next_try_ms - now_ms) // 1000, _error(shared, stored, flying),
+        max(0, wait_ms) // 1000, _error(shared, stored, flying),
     )  # fmt: skip
 
 

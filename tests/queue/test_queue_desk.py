@@ -40,6 +40,16 @@ def test_show_queue_gives_a_row_an_envelope(rig):
     assert (new.kind, new.state, new.family, new.flags, new.wait_secs) == ("mda", "inflight", "inet6", "auth", 0)
 
 
+def test_show_queue_says_how_long_a_try_has_lasted(rig):
+    """Seconds since it began, where delivery has the envelope (QUIRKS 46)."""
+    rig.accept(envelope())
+    rig.timers.advance(7_000)
+    rig.say(m.ShowQueue(1))
+    done(rig)
+    (row,) = rig.control.take(m.QueueRow)
+    assert (row.state, row.wait_secs) == ("inflight", 7)
+
+
 def test_show_queue_of_one_message(rig):
     """msgid limits the list."""
     one = waiting(rig)
