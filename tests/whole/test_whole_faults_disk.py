@@ -1,5 +1,6 @@
 """A full or unwritable spool: senders hear 4xx, nothing accepted is lost, and no restart is needed."""
 
+import errno
 import os
 import subprocess
 import time
@@ -18,11 +19,17 @@ MIB = 1024 * 1024
 def fill(state: Path, left_bytes: int = 0) -> Path:
     """Take all room but `left_bytes` with a file of somebody else's."""
     path = state / "ballast"
-    room = os.statvfs(state)
     with path.open("wb") as file:
-        if (take := room.f_bavail * room.f_frsize - left_bytes) > 0:
-            os.posix_fallocate(file.fileno(), 0, take)
-    return path
+        while True:
+            room = os.statvfs(state)
+            try:
+                if (take := room.f_bavail * room.f_frsize - left_bytes) > 0:
+                    os.posix_fallocate(file.fileno(), 0, take)
+            except OSError as error:  # the daemon has taken some of it meanwhile
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                return path
 
 
 def numbers(sink: Sink) -> list[int]:
