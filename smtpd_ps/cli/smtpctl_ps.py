@@ -19,6 +19,7 @@ from smtpd_ps.contract import messages as m
 from smtpd_ps.pure.address import domain_valid
 from smtpd_ps.pure.table_values import parse_address
 
+_PAIR = ("address", "for", "domain|*")
 MAX_NAME = 255  # contract.values.Name
 EXIT_USAGE = 255  # as OpenSMTPD's smtpctl for an unknown command
 
@@ -61,7 +62,7 @@ class Commands:
             Command(("pause", "envelope"), lambda given: self._pause_envelope(given, True), ("id|all",)),
             Command(("pause", "mda"), lambda _given: self._order(m.Pause(0, "mda", True))),
             Command(("pause", "mta"), lambda _given: self._order(m.Pause(0, "mta", True))),
-            Command(("pause", "mta", "from"), lambda given: self._block(given, True), ("addr", "for", "domain")),
+            Command(("pause", "mta", "from"), lambda given: self._block(given, True), _PAIR),
             Command(("pause", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", True))),
             Command(("profile",), lambda given: self._trace(given, True, profile=True), ("imsg|queue",)),
             Command(("reload",), lambda _given: self._order(m.Reload(0))),
@@ -69,8 +70,8 @@ class Commands:
             Command(("resume", "envelope"), lambda given: self._pause_envelope(given, False), ("id|all",)),
             Command(("resume", "mda"), lambda _given: self._order(m.Pause(0, "mda", False))),
             Command(("resume", "mta"), lambda _given: self._order(m.Pause(0, "mta", False))),
-            Command(("resume", "mta", "from"), lambda given: self._block(given, False), ("addr", "for", "domain")),
-            Command(("resume", "route"), self._resume_route, ("route-id|all",)),
+            Command(("resume", "mta", "from"), lambda given: self._block(given, False), _PAIR),
+            Command(("resume", "route"), self._resume_route, ("number|all",)),
             Command(("resume", "smtp"), lambda _given: self._order(m.Pause(0, "smtp", False))),
             Command(("schedule",), self._schedule, ("id|all",)),
             Command(("setup",), self._setup, ("[--check]",)),

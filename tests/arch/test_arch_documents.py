@@ -45,7 +45,7 @@ def test_smtpctl_manual_has_every_command() -> None:
     """smtpctl_ps.8 describes exactly the commands there are, in their order, with their arguments."""
     page = (MAN / "smtpctl_ps.8").read_text()
     lines = re.findall(r"^\.It Ic (.*)$", page, re.MULTILINE)
-    described = [re.sub(r"\b(Op|Ar|Ic) ", "", re.sub(r"\bFl ", "-", line)).replace(" | ", "|") for line in lines]
+    described = [re.sub(r"\b(Op|Ar|Ic|Cm) ", "", re.sub(r"\bFl ", "-", line)).replace(" | ", "|") for line in lines]
     described = [line.replace(" ", "") for line in described]
     there = [
         "".join((*command.words, *(word.strip("[]") for word in command.arguments)))
