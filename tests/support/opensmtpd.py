@@ -62,7 +62,11 @@ def opensmtpd(folder: Path, config: str, port: int) -> Iterator[OpenSMTPD]:
         )  # fmt: skip
     running = OpenSMTPD(folder, process)
     try:
-        wait_until(f"OpenSMTPD's banner: {folder / 'log'}", lambda: answers(LISTENS, ("127.0.0.1", port)))
+        wait_until(
+            f"OpenSMTPD's banner: {folder / 'log'}",
+            lambda: process.poll() is not None or answers(LISTENS, ("127.0.0.1", port)),
+        )
+        assert process.poll() is None, f"OpenSMTPD ended: {running.log}"
         yield running
     finally:
         process.terminate()
