@@ -125,6 +125,12 @@ class FilterSession(SessionBase):
         """A command of the transaction was answered 4xx or 5xx."""
         self.report_of_mail(event, "tempfail" if line.startswith(b"4") else "permfail", address)
 
+    def report_envelopes(self, msgid: int, first: int, count: int) -> None:
+        """A recipient was taken: its envelopes, which lie one after the other."""
+        if self.filters is not None and self.filters.hooks.events & EVENT_BITS["tx-envelope"]:
+            for low in range(first, first + count):
+                self.report("tx-envelope", f"{msgid:08x}", f"{msgid:08x}{low & 0xFFFFFFFF:08x}")
+
     def said_address(self) -> str:
         """The address of the command, as the client wrote it."""
         return self._text.partition("<")[2].partition(">")[0]

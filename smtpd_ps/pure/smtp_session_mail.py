@@ -27,12 +27,14 @@ class MailSession(StreamSession):
 
     # Answers of lookup and queue.
 
-    def rcpt_answer(self, transaction: int, number: int, code: int, text: str, from_queue: bool) -> list[Action]:
-        """RcptReply of queue, or RcptRefuse of lookup. Raises UnexpectedAnswer."""
+    def rcpt_answer(
+        self, transaction: int, number: int, code: int, text: str, envelopes: tuple[int, int] | None
+    ) -> list[Action]:
+        """RcptReply of queue with its `first` and `envelopes`, or RcptRefuse of lookup. Raises UnexpectedAnswer."""
         tx = self.transaction
         if tx is None or tx.number != transaction:
             raise UnexpectedAnswer(f"an answer to recipient {number} of transaction {transaction}, which is over")
-        tx.answer(number, code, text, from_queue)
+        tx.answer(number, code, text, envelopes)
         if self.state is State.CLOSED:
             self._settle()
         else:
@@ -194,6 +196,8 @@ class MailSession(StreamSession):
     def _flush_slots(self, tx: Transaction) -> None:
         while self.state is not State.CLOSED and (slot := tx.next_ready()):
             if slot.reply[:1] == b"2":
+                if self.filters is not None and slot.envelopes is not None:
+                    self.report_envelopes(tx.msgid, *slot.envelopes)
                 self._out.append(slot.reply)
                 if self.filters is not None:
                     self.report_of_mail("tx-rcpt", "ok", slot.shown)

@@ -15,12 +15,13 @@ from smtpd_ps.pure.smtp_service import UnexpectedAnswer
 class Slot:
     """A command of a pipelined group whose reply has not been sent."""
 
-    __slots__ = ("command", "recipient", "reply")
+    __slots__ = ("command", "envelopes", "recipient", "reply")
 
     def __init__(self, command: str, recipient: str, reply: bytes) -> None:
         self.command = command  # for the log
         self.recipient = recipient
         self.reply = reply  # b"" while it is due
+        self.envelopes: tuple[int, int] | None = None  # lower half of the first one's id, and how many there are
 
     @property
     def shown(self) -> str:
@@ -62,15 +63,16 @@ class Transaction:
         """A slot for a command that is refused already, behind others that are not answered."""
         self.slots.append(Slot(command, "", reply))
 
-    def answer(self, number: int, code: int, text: str, from_queue: bool) -> None:
-        """Lookup or queue has answered recipient `number`. Raises UnexpectedAnswer."""
+    def answer(self, number: int, code: int, text: str, envelopes: tuple[int, int] | None) -> None:
+        """Queue has answered recipient `number`, or lookup, without `envelopes`. Raises UnexpectedAnswer."""
         at = number - self._first
         if not 0 <= at < len(self.slots) or self.slots[at].reply:
             raise UnexpectedAnswer(f"an answer to recipient {number}, who is not waiting for one")
         self.unanswered -= 1
-        if from_queue:
+        if envelopes is not None:
             self.queue_knows = True
         slot = self.slots[at]
+        slot.envelopes = envelopes
         if code // 100 == 2:
             self.accepted += 1
             self.recipient = slot.recipient

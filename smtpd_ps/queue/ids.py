@@ -55,8 +55,13 @@ class IdSpace:
 
     def evpids(self, msgid: int, count: int) -> list[int]:
         """`count` different envelope ids of a message."""
-        start, high = self.random32(), msgid << 32
-        return [high | (start + n & 0xFFFFFFFF) for n in range(count)]
+        return evpids_from(self.random32(), msgid, count)
+
+
+def evpids_from(first: int, msgid: int, count: int) -> list[int]:
+    """`count` envelope ids of a message that follow each other; `first` is the lower half of the first one."""
+    high = msgid << 32
+    return [high | (first + n & 0xFFFFFFFF) for n in range(count)]
 
 
 class Lessee:

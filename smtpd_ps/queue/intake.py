@@ -7,7 +7,7 @@ that has envelopes; envelopes come from lookup alone, so that smtp cannot forge 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import Envelope, generation_of, message_id_text, seat_of_session
 from smtpd_ps.queue.group import FAILED, FULL, Committer, Reply
-from smtpd_ps.queue.ids import BLOCK_IDS, LeaseError, LeaseVoid, Lessee
+from smtpd_ps.queue.ids import BLOCK_IDS, LeaseError, LeaseVoid, Lessee, evpids_from
 from smtpd_ps.queue.shared import Sender, Shared, Violation
 from smtpd_ps.queue.store.records import RECORD_VERSION, StoredEnvelope, StoredMessage, checksum
 
@@ -24,9 +24,10 @@ _Key = tuple[int, int]  # session, transaction
 
 
 class _Transaction:
-    __slots__ = ("envelopes", "file_msgid", "id_used")
+    __slots__ = ("envelopes", "file_msgid", "first", "id_used")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int) -> None:
+        self.first = first  # lower half of the first envelope's id
         self.envelopes: list[Envelope] = []
         self.file_msgid = 0  # of the body file handed out, if any
         self.id_used = False  # by BodyOpen
@@ -99,6 +100,7 @@ class Intake:
         key = (message.session, message.transaction)
         transaction = self._open.get(key)
         code, text = 250, RCPT_OK
+        first = count = 0
         if not self._has_room():
             code, text = FULL
         elif transaction is None and len(self._open) >= MAX_TRANSACTIONS:
@@ -107,9 +109,10 @@ class Intake:
             code, text = 452, TOO_MANY
         else:
             if transaction is None:
-                transaction = self._open[key] = _Transaction()
+                transaction = self._open[key] = _Transaction(self._s.ids.random32())
+            first, count = transaction.first + len(transaction.envelopes) & 0xFFFFFFFF, len(message.envelopes)
             transaction.envelopes.extend(message.envelopes)
-        channel.send(m.RcptReply(message.session, message.transaction, message.number, code, text))
+        channel.send(m.RcptReply(message.session, message.transaction, message.number, code, text, first, count))
 
     # From smtp.
 
@@ -183,11 +186,12 @@ class Intake:
             return
         now_ms, msgid = self._s.now_ms(), message.msgid
         envelopes = transaction.envelopes
+        evpids = evpids_from(transaction.first, msgid, len(envelopes))
         stored = StoredMessage(
             RECORD_VERSION, msgid, now_ms, size_bytes, eight_bit, body is None, crc,
             {
                 evpid: StoredEnvelope(envelope, now_ms)
-                for evpid, envelope in zip(self._s.ids.evpids(msgid, len(envelopes)), envelopes, strict=True)
+                for evpid, envelope in zip(evpids, envelopes, strict=True)
             },
         )  # fmt: skip
 

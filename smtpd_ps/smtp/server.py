@@ -337,19 +337,19 @@ class SmtpServer:
             connection.perform(connection.session.filter_credit(message.transaction, message.size_bytes))
 
     def _rcpt_refuse(self, message: m.RcptRefuse) -> None:
-        self._rcpt_answer(message, "lookup")
+        self._rcpt_answer(message, "lookup", None)
 
     def _rcpt_reply(self, message: m.RcptReply) -> None:
-        self._rcpt_answer(message, "queue")
+        self._rcpt_answer(message, "queue", (message.first, message.envelopes))
 
-    def _rcpt_answer(self, message: m.RcptRefuse | m.RcptReply, sender: str) -> None:
+    def _rcpt_answer(self, message: m.RcptRefuse | m.RcptReply, sender: str, envelopes: tuple[int, int] | None) -> None:
         connection = self._sessions.get(message.session)
         if connection is None:
             self._fail(f"{sender}: an answer to a recipient of no session")
             return
         try:
             actions = connection.session.rcpt_answer(
-                message.transaction, message.number, message.code, message.text, from_queue=sender == "queue"
+                message.transaction, message.number, message.code, message.text, envelopes
             )
         except UnexpectedAnswer as error:
             self._fail(f"{sender}: {error}")

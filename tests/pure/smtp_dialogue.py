@@ -159,12 +159,15 @@ class FakeWorld:
                 verdict = {"secret": "ok", "broken": "error"}.get(message.password, "no")
                 self._later("auth", lambda: session.auth_reply(verdict))
             case m.RcptRequest():
-                code, text, queue = {
-                    "bad": (550, "Invalid recipient", False),
-                    "later": (451, "Temporary failure", False),
-                    "full": (452, "4.3.1 Mail system full", True),
-                }.get(message.recipient.partition("@")[0], (250, "", True))
-                answer = (message.transaction, message.number, code, text, queue)
+                code, text, envelopes = {
+                    "bad": (550, "Invalid recipient", None),
+                    "later": (451, "Temporary failure", None),
+                    "full": (452, "4.3.1 Mail system full", (0, 0)),
+                }.get(
+                    message.recipient.partition("@")[0],
+                    (250, "", (0xFFFFFFFF, 2) if message.recipient.startswith("two@") else (7, 1)),
+                )
+                answer = (message.transaction, message.number, code, text, envelopes)
                 self._later("rcpt", lambda: session.rcpt_answer(*answer))
             case m.BodyOpen():
                 self._later("file", session.file_opened)

@@ -81,7 +81,7 @@ def test_a_transaction_that_is_given_up(end: str) -> None:
     session.say(GREETED)
     assert told(session)[2:] == [
         "link-identify|EHLO|x.example", "tx-begin|00000001", "tx-mail|00000001|ok|a@b.example",
-        "tx-rcpt|00000001|ok|b@example.com",
+        "tx-envelope|00000001|0000000100000007", "tx-rcpt|00000001|ok|b@example.com",
     ]  # fmt: skip
     if end == "gone":
         session.do(session.session.disconnected(""))
@@ -99,11 +99,25 @@ def test_refusals() -> None:
     session.say(b"MAIL FROM:<>\r\nRCPT TO:<bad@x.example>\r\nRCPT TO:<later@x.example>\r\nRCPT TO:<b@x.example>\r\n")
     assert told(session)[2:] == [
         "tx-rcpt|00000001|permfail|bad@x.example", "tx-rcpt|00000001|tempfail|later@x.example",
-        "tx-rcpt|00000001|ok|b@x.example",
+        "tx-envelope|00000001|0000000100000007", "tx-rcpt|00000001|ok|b@x.example",
     ]  # fmt: skip
     session.say(b"DATA\r\nno header\r\n.\r\n")
     assert told(session) == [
         "tx-data|00000001|ok", "tx-data|00000001|permfail", "tx-rollback|00000001", "tx-reset|00000001",
+    ]  # fmt: skip
+
+
+def test_each_envelope_of_a_recipient_is_told() -> None:
+    """Before the reply to RCPT; the lower halves of their ids count round, as in queue."""
+    session = world()
+    session.say(b"HELO x\r\nMAIL FROM:<a@b.example>\r\n")
+    session.sent.clear()
+    session.say(b"RCPT TO:<two@x.example>\r\n")
+    reports = [each.event for each in session.sent if isinstance(each, m.FilterReport)]
+    assert reports[-4:] == ["tx-envelope", "tx-envelope", "protocol-server", "tx-rcpt"]
+    assert told(session) == [
+        "tx-envelope|00000001|00000001ffffffff", "tx-envelope|00000001|0000000100000000",
+        "tx-rcpt|00000001|ok|two@x.example",
     ]  # fmt: skip
 
 

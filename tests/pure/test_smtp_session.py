@@ -119,12 +119,12 @@ def test_answers_to_recipients_nobody_asked_about(number: int) -> None:
     world.start()
     world.say(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.com>\r\n")
     with pytest.raises(UnexpectedAnswer):
-        world.session.rcpt_answer(1, number, 250, "", True)
+        world.session.rcpt_answer(1, number, 250, "", (7, 1))
     with pytest.raises(UnexpectedAnswer):
-        world.session.rcpt_answer(2, 0, 250, "", True)
+        world.session.rcpt_answer(2, 0, 250, "", (7, 1))
     world.release("rcpt")
     with pytest.raises(UnexpectedAnswer):
-        world.session.rcpt_answer(1, 0, 250, "", True)
+        world.session.rcpt_answer(1, 0, 250, "", (7, 1))
 
 
 @pytest.mark.parametrize("answer", ["committed", "auth", "file", "refused"])

@@ -139,6 +139,20 @@ def test_without_room_mail_is_refused_early(rig, monkeypatch):
     assert rig.smtp.take(m.RcptReply)[0].code == 250
 
 
+@pytest.mark.parametrize("first", [17, 2**32 - 2])
+def test_envelopes_get_the_ids_that_smtp_was_told(rig, monkeypatch, first):
+    """RcptReply names the lower halves of their ids; with the message id they are those in the store."""
+    monkeypatch.setattr(rig.shared.ids, "random32", lambda: first)
+    rig.say(m.RcptAccept(7, 1, 1, (envelope("a@x.example"),)))
+    rig.say(m.RcptAccept(7, 1, 2, (envelope("b@x.example"), envelope("c@x.example"))))
+    replies = rig.smtp.take(m.RcptReply)
+    assert [reply.envelopes for reply in replies] == [1, 2]
+    told = [(reply.first + n) % 2**32 for reply in replies for n in range(reply.envelopes)]
+    rig.say(m.Commit(7, 1, msgid := rig.ids.pop(0), False, BODY))
+    (message,) = rig.stored()
+    assert list(message.envelopes) == [msgid << 32 | low for low in told]
+
+
 def test_a_damaged_body_is_quarantined_and_the_rest_delivered(rig):
     """The one entry is logged, kept and not tried again."""
     bad = rig.accept()

@@ -138,13 +138,19 @@ class IdLease(Message, frozen=True):
 
 
 class RcptReply(Message, frozen=True):
-    """Queue holds the recipient's envelopes for the transaction (250), or has no room (4xx)."""
+    """Queue holds the recipient's envelopes for the transaction (250), or has no room (4xx).
+
+    It has so many `envelopes`. The lower halves of their ids are `first` and those that follow, modulo 2^32;
+    the upper half is the message id, which queue does not know yet.
+    """
 
     session: U63
     transaction: U32
     number: U32
     code: ReplyCode
     text: Line
+    first: U32 = 0
+    envelopes: U16 = 0
 
 
 class Commit(Message, frozen=True):
