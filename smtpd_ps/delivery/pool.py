@@ -111,17 +111,30 @@ class Pool:
             return
         waiting = self.waiting
         if waiting:
-            for connection in self.connections:
-                if connection.client.idle and waiting:
-                    self._use(connection)
+            self._use_idle(self.targets)
         # Behind a message under way only when there is plenty: a slow server must not hold up one
         # message while another connection has nothing to do.
         if len(waiting) >= len(self.connections):
             for connection in self.connections:
-                if waiting and connection.client.accepts_mail and self._has_room(connection):
+                client = connection.client
+                if waiting and client.accepts_mail and not client.idle and self._has_room(connection):
                     connection.give(self._mail(waiting.popleft()))
         if waiting:
             self._open_more()
+            if self.starved:
+                self._use_idle(())
+
+    def _use_idle(self, targets: Sequence[Target]) -> None:
+        """Give what waits to idle connections to `targets`; with none, to any.
+
+        A connection to a host that the last answer does not name is only used when there can be no other: it is
+        another's turn, or the operator has taken the host out of his list.
+        """
+        for connection in self.connections:
+            if not self.waiting:
+                return
+            if connection.client.idle and (not targets or connection.target in targets):
+                self._use(connection)
 
     def _has_room(self, connection: Connection) -> bool:
         limits = self.limits

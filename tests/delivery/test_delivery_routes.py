@@ -140,3 +140,31 @@ def test_a_session_ends_after_its_failures(sinks):
     routed(bench, RouteHost("sink.test", ("127.0.0.1",), sink.port))
     bench.until(lambda: len(bench.results) == 9)
     assert sink.sessions >= 3
+
+
+def test_mail_follows_the_route(sinks):
+    """A kept connection to a host that is no longer named gets no mail, unless there may be no other."""
+    one, two = sinks(), sinks()
+    first, second = (RouteHost("sink.test", ("127.0.0.1",), sink.port) for sink in (one, two))
+    bench = Bench(SEND, mta=MtaLimits(max_connections_per_relay=2))
+    for number, host in enumerate((first, second, first), 1):
+        for pool in bench.delivery._pools.values():
+            pool.expires = 0.0
+        bench.delivery.deliver(m.Deliver((bench.job("x@d.test", number=2 * number - 1),)))
+        routed(bench, host)
+        bench.until(lambda number=number: len(bench.results) == 2 * number - 1)
+        bench.delivery.deliver(m.Deliver((bench.job("x@d.test", number=2 * number),)))
+        bench.until(lambda number=number: len(bench.results) == 2 * number)
+    # Each answer counts from the mail behind the one that asked for it.
+    assert (len(one.messages), len(two.messages)) == (4, 2)
+    assert (one.sessions, two.sessions) == (1, 1)
+    full = sinks()
+    (pool,) = bench.delivery._pools.values()
+    pool.expires = 0.0
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test", number=7),)))
+    routed(bench, RouteHost("sink.test", ("127.0.0.1",), full.port))
+    bench.until(lambda: len(bench.results) == 7)
+    bench.delivery.deliver(m.Deliver((bench.job("x@d.test", number=8),)))
+    bench.until(lambda: len(bench.results) == 8)
+    assert full.sessions == 0
+    assert {result.status for result in bench.results} == {Status.OK}
