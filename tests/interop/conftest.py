@@ -42,3 +42,14 @@ def packages() -> Iterator[Packages]:
     folder = Path("/var/tmp") / f"sps-interop-packages-{os.getpid()}"
     yield Packages(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def module_scratch() -> Iterator[Path]:
+    """The same as `scratch` for all tests of a module."""
+    folder = Path("/var/tmp") / f"sps-interop-module-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

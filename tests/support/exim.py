@@ -78,15 +78,6 @@ begin authenticators
 {authenticators}
 """
 
-PLAIN_AND_LOGIN = """\
-plain:
-  driver = plaintext
-  public_name = PLAIN
-  server_condition = ${{if and{{{{eq{{$auth2}}{{{user}}}}}{{eq{{$auth3}}{{{password}}}}}}}}}
-  server_set_id = $auth2
-  server_advertise_condition = ${{if def:tls_in_cipher}}
-"""
-
 
 class Exim:
     """A running one."""

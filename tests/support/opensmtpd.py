@@ -35,9 +35,9 @@ class OpenSMTPD:
 
 
 @contextlib.contextmanager
-def opensmtpd(folder: Path, config: str, port: int) -> Iterator[OpenSMTPD]:
+def opensmtpd(folder: Path, config: str, port: int, packages: Packages | None = None) -> Iterator[OpenSMTPD]:
     """Run it with `config`, which listens on 127.0.0.1 `port`, until the body of the with statement ends."""
-    tree = Packages(folder.parent / "packages").tree("opensmtpd")
+    tree = (packages or Packages(folder.parent / "packages")).tree("opensmtpd")
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("", "run", "spool", "mail"):
         (folder / name).mkdir(mode=0o755)

@@ -60,6 +60,7 @@ service lmtp {{
   unix_listener {dir}/lmtp {{
     mode = 0666
   }}
+{inet}
 }}
 """
 
@@ -76,14 +77,15 @@ class Mailboxes:
 
 
 @contextlib.contextmanager
-def dovecot(folder: Path) -> Iterator[Mailboxes]:
-    """Dovecot's LMTP server with a Maildir a user (named by address)."""
+def dovecot(folder: Path, lmtp_port: int = 0) -> Iterator[Mailboxes]:
+    """Dovecot's LMTP server with a Maildir a user (named by address); on 127.0.0.1 too where there is a port."""
     folder.mkdir(parents=True)
     folder.chmod(0o755)
     (folder / "mail").mkdir()
     shutil.chown(folder / "mail", "mail", "mail")
+    inet = f"  inet_listener lmtp {{\n    address = 127.0.0.1\n    port = {lmtp_port}\n  }}" if lmtp_port else ""
     config = folder / "dovecot.conf"
-    config.write_text(DOVECOT.format(dir=folder))
+    config.write_text(DOVECOT.format(dir=folder, inet=inet))
     with foreground(["/usr/sbin/dovecot", "-F", "-c", str(config)], folder / "out"):
         wait_until("dovecot's LMTP", lambda: answers(socket.AF_UNIX, str(folder / "lmtp")))
         yield Mailboxes(folder / "mail", folder / "lmtp", "*/new/*")
