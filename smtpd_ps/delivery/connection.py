@@ -11,8 +11,10 @@ from errno import EIO
 from typing import Protocol, assert_never
 
 from smtpd_ps.delivery.dialer import TcpDial, UnixDials
+from smtpd_ps.delivery.downgrade import downgrade
 from smtpd_ps.delivery.tasks import Task
 from smtpd_ps.pure.relay_planner import BLOCKED, Choice
+from smtpd_ps.pure.seven_bit import Unconvertible, Writer
 from smtpd_ps.pure.smtp_client import SmtpClient
 from smtpd_ps.pure.smtp_client_body import BareLineEnd, Stuffer
 from smtpd_ps.pure.smtp_client_events import (
@@ -79,8 +81,8 @@ class Connection:
 
     __slots__ = (
         "_action", "_at_bytes", "_body", "_dial", "_helo_names", "_options", "_owner", "_request", "_stream",
-        "_stuffer", "_wiring", "blocked", "chosen_source", "client", "connected", "counted_domain", "deadline",
-        "dialed_at", "error", "established", "failures", "last_used", "path", "session", "source", "target",
+        "_stuffer", "_wiring", "_writer", "blocked", "chosen_source", "client", "connected", "counted_domain",
+        "deadline", "dialed_at", "error", "established", "failures", "last_used", "path", "session", "source", "target",
         "tls_failed",
     )  # fmt: skip
 
@@ -119,6 +121,7 @@ class Connection:
         self._body: Task | None = None  # being streamed
         self._at_bytes = 0  # of it
         self._stuffer = Stuffer()
+        self._writer: Writer | None = None  # of a body that is sent in 7 bits
         if target.address.startswith("/"):
             self._request = wiring.next_request()
             wiring.dials.dial(self._request, action, self._on_connected, self._on_dial_failed)
@@ -199,6 +202,9 @@ class Connection:
     def give(self, mail: Mail) -> None:
         """Send a message; only while the client accepts one."""
         self.deadline = self._wiring.loop.now() + self._wiring.io_timeout_secs
+        if mail.eight_bit and not self.client.takes_eight_bit and (answer := downgrade(mail)):
+            self._handle([Finished(mail, [answer] * len(mail.recipients), False)])
+            return
         self._handle(self.client.send(mail))
 
     def _on_data(self, data: bytes) -> None:
@@ -248,6 +254,7 @@ class Connection:
         self._body = mail.task
         self._at_bytes = 0
         self._stuffer = Stuffer()
+        self._writer = None if mail.leaves is None else Writer(mail.leaves)
         self._flush()
         if mail.prefix and self._stream is not None:
             self._stream.write(self._stuffer.feed(mail.prefix))
@@ -261,7 +268,7 @@ class Connection:
         while self._body is not None and not data:
             try:
                 data = self._next_piece(self._body)
-            except BareLineEnd:
+            except (BareLineEnd, Unconvertible):  # the latter where the file has changed since it was looked through
                 self._handle(self.client.refuse_body())
                 self.abort()
             except OSError as error:
@@ -275,13 +282,14 @@ class Connection:
         if not left_bytes:
             self._body = None
             self.client.body_sent()
-            return self._stuffer.finish()
+            end = b"" if self._writer is None else self._stuffer.feed(self._writer.finish())
+            return end + self._stuffer.finish()
         # Other tasks may share the descriptor's offset, so every read says where.
         chunk = os.pread(task.fd, min(CHUNK_BYTES, left_bytes), self._at_bytes)
         if not chunk:
             raise OSError(EIO, "the stored message is shorter than it was")
         self._at_bytes += len(chunk)
-        return self._stuffer.feed(chunk)
+        return self._stuffer.feed(chunk if self._writer is None else self._writer.feed(chunk))
 
     # The end.
 

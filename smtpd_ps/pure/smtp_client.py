@@ -148,6 +148,11 @@ class SmtpClient:
             return True
         return self.state is State.BUSY and self.offers.pipelining and not self._next and self.mails > 1
 
+    @property
+    def takes_eight_bit(self) -> bool:
+        """Whether bodies may go as they are (RFC 6152); an LMTP server is a mailbox, not a way to one."""
+        return self.offers.eight_bit or self._options.lmtp
+
     def send(self, mail: Mail) -> list[Event]:
         """Begin a transaction, or note it for the moment the current body is sent."""
         assert self.accepts_mail

@@ -20,7 +20,7 @@ def is_safe_path(address: str) -> bool:
 def mail_command(mail: Mail, offers: Offers) -> str:
     """`MAIL FROM:<..>` with the parameters that the server offers (RFC 1870, 6152, 6531, 3461)."""
     line = f"MAIL FROM:<{mail.sender}>"
-    if offers.size:
+    if offers.size and mail.size_bytes:
         line += f" SIZE={mail.size_bytes}"
     if mail.eight_bit and offers.eight_bit:
         line += " BODY=8BITMIME"

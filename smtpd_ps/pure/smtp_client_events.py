@@ -3,6 +3,7 @@
 Pure; runs in delivery. Parses nothing.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 
@@ -29,10 +30,10 @@ class Mail:
 
     `body` is the stored form (CRLF, not stuffed), or None when the driver will stream it; `prefix`
     is header lines that go before either; `size_bytes` is the size of both. `task` is the driver's
-    own. `dsn` is aligned to `recipients`.
+    own. `dsn` is aligned to `recipients`. `leaves`: the parts that the driver encodes as it streams (pure/seven_bit).
     """
 
-    __slots__ = ("body", "dsn", "eight_bit", "prefix", "recipients", "sender", "size_bytes", "task")
+    __slots__ = ("body", "dsn", "eight_bit", "leaves", "prefix", "recipients", "sender", "size_bytes", "task")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Mail:
         self.dsn = dsn
         self.task = task
         self.prefix = prefix
+        self.leaves: AbstractSet[int] | None = None
 
 
 class Stage(Enum):

@@ -54,7 +54,7 @@ class Bench:
             if agent.channel is not None:
                 agent.channel.close()
 
-    def until(self, condition, secs: float = 5.0) -> None:
+    def until(self, condition, secs: float = 30.0) -> None:
         deadline = time.monotonic() + secs
         while not condition():
             assert time.monotonic() < deadline, (self.results, self.asked, self.queries)

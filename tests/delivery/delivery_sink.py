@@ -12,6 +12,7 @@ class Script:
 
     banner: bytes | None = b"220 sink ESMTP\r\n"
     offers: tuple[bytes, ...] = (b"PIPELINING", b"8BITMIME", b"SIZE 1000000", b"DSN")
+    knows_ehlo: bool = True
     lmtp: bool = False
     mail: bytes | None = b"250 2.1.0 ok\r\n"
     rcpt: dict[bytes, bytes] = field(default_factory=dict)  # by address
@@ -107,7 +108,11 @@ class Sink:
             command = line()
             self.commands.append(command)
             verb = command[:4].upper()
-            if verb in (b"EHLO", b"LHLO"):
+            if verb == b"EHLO" and not script.knows_ehlo:
+                sock.sendall(b"502 5.5.1 what\r\n")
+            elif verb == b"HELO":
+                sock.sendall(b"250 sink\r\n")
+            elif verb in (b"EHLO", b"LHLO"):
                 offers = list(script.offers)
                 if (script.tls or script.break_tls) and not secure:
                     offers.append(b"STARTTLS")

@@ -7,12 +7,13 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from email import message_from_bytes
 
 import pytest
 from support.certs import make_certificate, make_key, write_acme
 from support.daemon import Daemon, running, wait_until
 from support.dns_zone import zone
-from support.sink import Sink, sinking
+from support.sink import Behaviour, Sink, sinking
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -224,3 +225,25 @@ def test_mail_that_waits_goes_as_soon_as_its_domain_takes_some() -> None:
             send(daemon, "y@d.test")
             daemon.wait_empty()
             assert len(sink.mails) == 4
+
+
+def test_eight_bits_to_a_host_of_seven() -> None:
+    """A small message and a large one arrive encoded and decode to what was sent; a signed one bounces with 5.6.3."""
+    words = "gr\u00fc\u00dfe aus K\u00f6ln\r\n".encode()
+    plain = b"From: a@client.test\r\nSubject: %s\r\n\r\n"
+    signed = b"From: a@client.test\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n\xe4\r\n--b--\r\n"
+    with sinking(behaviour=Behaviour(extensions=("PIPELINING", "SIZE 36700160"))) as sink:
+        config = LISTEN + f'action out relay host "smtp://127.0.0.1:{sink.port}"\nmatch from any for any action out\n'
+        with running(config) as daemon, daemon.smtp() as client:
+            for body in (plain % b"small" + words, plain % b"large" + words * 10_000, signed):
+                client.sendmail("a@client.test", ["b@example.com"], body, ["BODY=8BITMIME"])
+            daemon.wait_empty()
+            mails = {str(mail["Subject"]): mail for mail in (message_from_bytes(each.data) for each in sink.mails)}
+            assert all(each.data.isascii() for each in sink.mails)
+            assert mails["small"].get_payload(decode=True) == words
+            assert mails["large"].get_payload(decode=True) == words * 10_000
+            assert mails["small"]["Content-Transfer-Encoding"] == "quoted-printable"
+            assert 'stat="554 5.6.3 ' in daemon.log
+            (bounce,) = [each for each in sink.mails if not each.sender]
+            assert b"Status: 5.6.3" in bounce.data
+            assert len(sink.mails) == 3
