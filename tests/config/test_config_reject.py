@@ -187,6 +187,9 @@ LISTEN = [
      ['1: the hostname has no blanks: "a b"',
       '1: the hostname must be a host name or an address in brackets: "a b"']),
     ("listen on lo\nlisten on 127.0.0.1", "2: 127.0.0.1 port 25 is already listened on at CONF:1"),
+    ("listen on 0.0.0.0\nlisten on 127.0.0.1", "2: 127.0.0.1 port 25: 0.0.0.0 is already listened on at CONF:1"),
+    ("listen on 127.0.0.1\nlisten on 0.0.0.0", "2: 0.0.0.0 port 25: 127.0.0.1 is already listened on at CONF:1"),
+    ("listen on ::1\nlisten on ::", "2: :: port 25: ::1 is already listened on at CONF:1"),
     ("listen on socket\nlisten on socket", "2: listen on socket is already declared at CONF:1"),
     ("listen on socket port 25",
      "1: expected an option of listen on socket (filter, mask-src, no-dsn, tag) or the end of the line, "

@@ -100,7 +100,18 @@ def _addresses(p: Parser, target: str, family: int, place: Token) -> tuple[str, 
 
 
 def _check_free(p: Parser, addresses: tuple[str, ...], port: int, place: Token) -> None:
+    """No address twice, nor beside the one that stands for all of its family: not every system can bind both."""
     for other in p.draft.listeners:
-        if other.port == port and (taken := [a for a in addresses if a in other.addresses]):
-            at = f"{other.where.path}:{other.where.line}"
+        if other.port != port:
+            continue
+        at = f"{other.where.path}:{other.where.line}"
+        if taken := [a for a in addresses if a in other.addresses]:
             p.report(place, f"{taken[0]} port {port} is already listened on at {at}")
+        elif pairs := [(a, b) for a in addresses for b in other.addresses if _holds(a, b) or _holds(b, a)]:
+            p.report(place, f"{pairs[0][0]} port {port}: {pairs[0][1]} is already listened on at {at}")
+
+
+def _holds(wildcard: str, address: str) -> bool:
+    """Whether an address is one of those that `wildcard` stands for, if it is one."""
+    every = ipaddress.ip_address(wildcard)
+    return every.is_unspecified and every.version == ipaddress.ip_address(address).version
