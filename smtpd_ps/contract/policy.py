@@ -189,7 +189,7 @@ _SMTP = Policy(
         Grant("unix-client", "local submitters"),
         Grant("body-write", "spool files for large bodies, write-only, handed out by queue"),
     ),
-    limits=_files(16_640, "8,192 sessions, each with a spool file, and the listeners"),
+    limits=_files(16_640, "10,240 sessions, 6,144 spool files among them, and the listeners"),
     syscalls=(*_SYSCALLS, _NO_FILES, Grant("accept", "clients connect; it cannot connect to anyone itself")),
     promises=(
         _STDIO,

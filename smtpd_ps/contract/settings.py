@@ -147,11 +147,12 @@ class SmtpSettings(Value, frozen=True):
     max_errors: U32 = 25  # a session; ours
     max_auth_tries: U32 = 3  # a session; ours
     idle_secs: Seconds = 300
-    max_sessions: U32 = 8192
+    max_sessions: U32 = 10_240
     max_sessions_per_source: U32 = 1024  # an address, an IPv6 network of 64 bits, or all of the local socket; ours
     ciphers: Line = "HIGH:!aNULL:!MD5"
     max_sessions_per_network: U32 = 2048  # 24 bits of IPv4, 48 of IPv6; ours
     max_temporary_errors: U32 = 2000  # a session, since its last message; ours
+    max_idle_commands: U32 = 1000  # HELO, EHLO, RSET, NOOP and HELP of a session, since its last message; ours
 
 
 class ConditionSettings(Value, frozen=True):
