@@ -25,11 +25,14 @@ Run = Callable[["ServerSession", str | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A row: what runs it, in which phases, and whether it must stand alone on its line."""
+    """A row: what runs it, in which phases, whether it must stand alone on its line, and whether it brings no mail
+    nearer, so that a session has a budget of them.
+    """
 
     run: Run
     phases: int  # of Phase
     bare: bool = False
+    idle: bool = False
 
 
 def _helo(session: ServerSession, name: str | None) -> None:
@@ -325,17 +328,17 @@ def _quit_agreed(session: ServerSession, _parameter: str, _rest: str) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "HELO": Command(_helo, Phase.ANY),
-    "EHLO": Command(_ehlo, Phase.ANY),
+    "HELO": Command(_helo, Phase.ANY, idle=True),
+    "EHLO": Command(_ehlo, Phase.ANY, idle=True),
     "STARTTLS": Command(_starttls, Phase.READY),
     "AUTH": Command(_auth, Phase.READY),
     "MAIL": Command(_mail, Phase.READY),
     "RCPT": Command(_rcpt, Phase.MAIL),
     "DATA": Command(_data, Phase.MAIL, bare=True),
     "BDAT": Command(_bdat, Phase.ANY | Phase.REFUSED),
-    "RSET": Command(_rset, Phase.GREETED, bare=True),
-    "NOOP": Command(_noop, Phase.ANY),
-    "HELP": Command(_help, Phase.ANY, bare=True),
+    "RSET": Command(_rset, Phase.GREETED, bare=True, idle=True),
+    "NOOP": Command(_noop, Phase.ANY, idle=True),
+    "HELP": Command(_help, Phase.ANY, bare=True, idle=True),
     "QUIT": Command(_quit, Phase.ANY | Phase.REFUSED, bare=True),
     "WIZ": Command(_wiz, Phase.ANY),
 }

@@ -72,6 +72,7 @@ FILTER_BROKEN = b"421 4.3.0 Internal server error\r\n"
 NO_ROOM = b"452 4.3.1 Mail system full\r\n"
 
 TOO_MANY_ERRORS = b"421 4.7.0 Too many errors\r\n"
+TOO_MANY_IDLE = b"421 4.7.0 Too many commands without a message\r\n"
 TOO_MANY_AUTH = b"421 4.7.0 Too many authentication failures\r\n"
 TOO_SLOW = b"421 4.4.2 Message too slow\r\n"
 IDLE = b"421 4.4.2 Timeout\r\n"

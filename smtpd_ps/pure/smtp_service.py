@@ -88,7 +88,7 @@ class WriteBody:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Call `wait_over` after that long."""
+    """Call `wait_over` that long after the last password was given, whatever it took to check it."""
 
     secs: float
 

@@ -89,6 +89,7 @@ class ServerSession(ChunkSession):
         self.secure = True
         self.tls, self.verified = tls, verified
         self.helo, self.phase = "", Phase.FRESH
+        self._idle_commands = 0
         self.active = True
         self.log(f"tls ciphers={tls}")
         if fingerprint:
@@ -137,7 +138,7 @@ class ServerSession(ChunkSession):
         self.report("link-auth", {"ok": "pass", "no": "fail"}.get(verdict, "error"), self.user)
         if verdict == "no":
             self.state = State.AUTH_DELAY
-            self._out.append(Wait(self.service.random()))
+            self._out.append(Wait(0.5 + self.service.random() / 2))
             return self._take()
         self.state = State.COMMAND
         if verdict == "ok":
@@ -357,8 +358,15 @@ class ServerSession(ChunkSession):
             self.refuse(say.NO_ARGUMENTS)
         elif not command.phases & self.phase:
             self.refuse(say.NOT_NOW)
+        elif command.idle and not self._may_idle():
+            self.end("too many commands", say.TOO_MANY_IDLE)
         else:
             command.run(self, argument.lstrip(" ") if blank else None)
+
+    def _may_idle(self) -> bool:
+        """Whether one more command without a message is within the budget."""
+        self._idle_commands += 1
+        return self._idle_commands <= self.service.settings.max_idle_commands
 
     def _start_tls(self) -> None:
         """STARTTLS was accepted; nothing may have come behind it (RFC 3207 4.2, CVE-2011-0411)."""

@@ -28,7 +28,7 @@ class SessionBase:
 
     __slots__ = (
         "_at", "_auth_tries", "_bad_line", "_block", "_buffer", "_chunk", "_deferrals", "_draining", "_ended",
-        "_errors", "_logged", "_named", "_out", "_peer_known", "_resting", "_text", "_transactions",
+        "_errors", "_idle_commands", "_logged", "_named", "_out", "_peer_known", "_resting", "_text", "_transactions",
         "active", "address", "authenticated", "extended", "filters", "finished", "helo", "hostname", "id", "mails",
         "name", "phase", "secure", "service", "state", "tls", "transaction", "user", "verified",
     )  # fmt: skip
@@ -56,6 +56,7 @@ class SessionBase:
         self._logged = False
         self._errors = 0
         self._deferrals = 0  # 4xx since the last message
+        self._idle_commands = 0  # that brought no mail nearer, since then
         self._auth_tries = 0
         self._draining = False
         self._ended = False  # the client sends no more

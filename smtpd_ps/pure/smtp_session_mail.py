@@ -84,7 +84,7 @@ class MailSession(StreamSession):
         stored = code // 100 == 2
         if stored:
             self.mails += 1
-            self._errors = self._deferrals = 0
+            self._errors = self._deferrals = self._idle_commands = 0
             self.log(
                 f"message msgid={tx.msgid:08x} size={tx.intake.size_bytes} nrcpt={tx.accepted} "
                 f"proto={'ESMTP' if self.extended else 'SMTP'}"

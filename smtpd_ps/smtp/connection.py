@@ -27,7 +27,9 @@ MAX_UNSENT_BYTES = 65_536  # replies that the client does not read; beyond it we
 class Connection:
     """Lives until its session is finished and its stream is closed."""
 
-    __slots__ = ("_file", "_paused", "_rests", "_server", "idle_ticks", "message_ticks", "session", "stream")
+    __slots__ = (
+        "_file", "_password_at", "_paused", "_rests", "_server", "idle_ticks", "message_ticks", "session", "stream",
+    )  # fmt: skip
 
     def __init__(self, server: SmtpServer, sock: socket.socket, session: ServerSession) -> None:
         self._server = server
@@ -39,6 +41,7 @@ class Connection:
         self._paused = False
         self._rests = False  # until the client has read
         self._file = -1  # descriptor of the spool file
+        self._password_at = 0.0  # the loop's time when the last password was given
 
     def _on_data(self, data: bytes) -> None:
         if tracing.mask & tracing.SMTP:
@@ -87,8 +90,13 @@ class Connection:
         if self.stream is not None:
             self.stream.close_when_sent()
 
+    def _check_password(self, action: m.AuthRequest) -> None:
+        self._password_at = self._server.loop.now()
+        self._server.send(action)
+
     def _wait(self, action: Wait) -> None:
-        self._server.loop.call_later(action.secs, self._wait_over)
+        loop = self._server.loop
+        loop.call_later(max(0.0, self._password_at + action.secs - loop.now()), self._wait_over)
 
     def _wait_over(self) -> None:
         self.perform(self.session.wait_over())
@@ -147,6 +155,7 @@ class Connection:
         """Queue's answer to BodyOpen. The descriptor is ours now."""
         if self.session.state is State.CLOSED:
             os.close(fd)
+            self._server.bodies -= 1
             return
         self._file = fd
         self.perform(self.session.file_opened())
@@ -163,6 +172,19 @@ class Connection:
             self._server.log.error(f"cannot write a message to the spool: {os.strerror(error.errno or 0)}")
             self._close_file()
             self.session.file_failed()
+
+    def _open_file(self, action: m.BodyOpen) -> None:
+        server = self._server
+        if server.bodies < server.max_bodies:
+            server.bodies += 1
+            server.send(action)
+        else:
+            server.log.warning(f"{server.bodies} messages have spool files: one more is refused")
+            server.loop.call_soon(self._no_file)
+
+    def _no_file(self) -> None:
+        if self.session.state is not State.CLOSED:
+            self.perform(self.session.file_refused(""))
 
     def _commit_file(self, action: m.CommitFile) -> None:
         if self._file >= 0:
@@ -184,6 +206,7 @@ class Connection:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            self._server.bodies -= 1
 
 
 _SPECIAL: dict[type, Callable[[Connection, Any], None]] = {
@@ -191,6 +214,8 @@ _SPECIAL: dict[type, Callable[[Connection, Any], None]] = {
     WriteBody: Connection._write,
     m.CommitFile: Connection._commit_file,
     m.Abort: Connection._abort,
+    m.AuthRequest: Connection._check_password,
+    m.BodyOpen: Connection._open_file,
     Wait: Connection._wait,
     Rest: Connection._rest,
     Close: Connection._close_stream,

@@ -108,6 +108,8 @@ class SmtpServer:
         self._waiting: set[Connection] = set()  # for queue to take bodies
         self._max_ticks = max(1, round(settings.idle_secs / TICK_SECS))
         self.max_sessions = settings.max_sessions
+        self.max_bodies = settings.max_sessions
+        self.bodies = 0  # spool files that queue was asked for and that are not closed
         self._paused = paused
         self._started = False
         self._queue_is_ready = False
@@ -163,11 +165,15 @@ class SmtpServer:
                 acceptor.open()
 
     def fit_into(self, open_files: int) -> None:
-        """Take no more clients than there are descriptors for: each has a socket, and may need a spool file."""
-        room = max(1, (open_files - OTHER_FILES - len(self._acceptors)) // 2)
-        if room < self.max_sessions:
-            self.log.warning(f"{room} sessions at most, for lack of descriptors ({open_files})")
-            self.max_sessions = room
+        """Take no more clients than there are descriptors for. Each has a socket, and more than half of them may have
+        a spool file at a time; who would need one more is told to come later.
+        """
+        room = max(2, open_files - OTHER_FILES - len(self._acceptors))
+        sessions = max(1, room * 5 // 8)
+        if sessions < self.max_sessions:
+            self.log.warning(f"{sessions} sessions at most, for lack of descriptors ({open_files})")
+            self.max_sessions = sessions
+        self.max_bodies = min(self.max_sessions, room - self.max_sessions)
 
     def _client(self, service: Service, sock: socket.socket, address: str) -> None:
         if len(self._open) >= self.max_sessions or not self._sources.open(address):
@@ -366,6 +372,7 @@ class SmtpServer:
         connection = self._sessions.get(message.session)
         if connection is None:
             os.close(fd)  # asked for before the client went away
+            self.bodies -= 1
             return
         try:
             connection.file_opened(fd)
@@ -373,6 +380,7 @@ class SmtpServer:
             self._fail(f"queue: {error}")
 
     def _body_refused(self, message: m.BodyRefused) -> None:
+        self.bodies -= 1
         connection = self._sessions.get(message.session)
         if connection is not None:
             try:

@@ -150,14 +150,16 @@ def test_harvesting_ends_the_session(target: Target, command: str) -> None:
 
 
 def test_many_commands_of_no_use(target: Target) -> None:
-    """Twenty thousand NOOPs, RSETs and EHLOs in one write are answered in order; memory stays."""
+    """Of twenty thousand NOOPs, RSETs and EHLOs in one write a thousand are answered in order (the client has said
+    EHLO once before); memory stays.
+    """
     with target.wire() as wire, peak_memory(target.watch):
         data = b"NOOP\r\nRSET\r\nEHLO a\r\n" * 7000
-        sender = threading.Thread(target=wire.send, args=(data + b"QUIT\r\n",))
+        sender = threading.Thread(target=wire.send, args=(data,))
         sender.start()
-        for _ in range(7000):
+        for _ in range(333):
             assert wire.reply() == b"250 2.0.0 Ok"
             assert wire.reply() == b"250 2.0.0 Reset state"
             assert wire.reply() == b"250 HELP"
-        assert wire.reply().startswith(b"221 ")
+        assert wire.reply() == b"421 4.7.0 Too many commands without a message"
         sender.join()

@@ -11,8 +11,10 @@ import pytest
 from smtp_glue import World
 
 from smtpd_ps.contract import messages as m
+from smtpd_ps.contract.policy import POLICIES
 from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.pure import smtp_replies as say
+from smtpd_ps.pure.smtp_service import Wait
 from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.smtp.server import MESSAGE_SECS, TICK_SECS
@@ -141,6 +143,55 @@ def test_full_disk_at_the_end(world: World) -> None:
     assert [type(one) for one in world.queue.sent] == [m.BodyOpen, m.Abort]
 
 
+def test_sessions_and_spool_files_have_their_descriptors(world: World) -> None:
+    """With what the policy gives there are ten thousand sessions; with less all is scaled, and the log says so."""
+    allowed = next(limit.value for limit in POLICIES[Process.SMTP].limits if limit.resource == "nofile")
+    world.server.fit_into(allowed)
+    assert world.server.max_sessions >= 10_000
+    assert world.server.max_bodies >= 6_000
+    world.server.fit_into(100)
+    sessions, bodies = world.server.max_sessions, world.server.max_bodies
+    assert sessions > bodies > 20
+    assert sessions + bodies < 70
+
+
+def test_a_message_for_which_there_is_no_descriptor(world: World) -> None:
+    """It is refused with 452 and the session goes on; queue is not asked; when one is closed there is room again."""
+    world.server.max_bodies = 1
+    first, second = world.connect(), world.connect()
+    large = b"A: b\r\n\r\n" + b"x\r\n" * 30_000
+    first.send(ENVELOPE + large)
+    world.spin(lambda: world.server.bodies == 1)
+    second.send(ENVELOPE + large + b".\r\n")
+    assert [second.reply()[:3] for _ in range(6)] == ["220", "250", "250", "250", "354", "452"]
+    assert sum(isinstance(one, m.BodyOpen) for one in world.queue.sent) == 1
+    first.send(b".\r\n")
+    assert [first.reply()[:3] for _ in range(6)] == ["220", "250", "250", "250", "354", "250"]
+    assert world.server.bodies == 0
+    second.send(b"MAIL FROM:<>\r\nRCPT TO:<a@example.com>\r\nDATA\r\n" + large + b".\r\n")
+    assert [second.reply()[:3] for _ in range(4)] == ["250", "250", "354", "250"]
+    assert world.server.bodies == 0
+
+
+def test_a_wrong_password_is_answered_after_a_time_that_its_check_does_not_show(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The delay counts from when the password was given."""
+    client = world.connect()
+    client.send(b"EHLO x\r\n")
+    world.spin(lambda: len(world.server._open) == 1)
+    (connection,) = world.server._open
+    waits: list[float] = []
+    monkeypatch.setattr(world.loop, "call_later", lambda secs, _call: waits.append(secs))
+    given = world.loop.now()
+    times = iter((given, given + 0.25, given + 9.0))
+    monkeypatch.setattr(world.loop, "now", lambda: next(times))
+    connection._check_password(m.AuthRequest(1, "users", "user", "wrong"))
+    connection._wait(Wait(0.75))
+    connection._wait(Wait(0.75))
+    assert waits == [pytest.approx(0.5), 0.0]
+
+
 def test_a_late_file_is_closed(world: World) -> None:
     """The descriptor for a client that is gone is not leaked."""
     world.hold.add(m.BodyOpen)
@@ -154,8 +205,9 @@ def test_a_late_file_is_closed(world: World) -> None:
     assert open_descriptors_of(world.directory) == 0
 
 
-def test_a_client_that_does_not_read_is_not_read_either(world: World) -> None:
+def test_a_client_that_does_not_read_is_not_read_either(make_world: Callable[..., World]) -> None:
     """Replies wait in bounded memory: reading pauses, and goes on when the client reads."""
+    world = make_world(max_idle_commands=1_000_000)
     client = world.connect()
     client.send(b"EHLO x\r\n")
     command = b"HELP\r\n" * 500
