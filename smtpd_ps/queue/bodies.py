@@ -5,7 +5,9 @@ descriptor it was given; it counts only after `seal` has synced it and the store
 A file without a message (the sender went away, or we died) is swept at the next start.
 
 Where the queue compresses or encrypts, `seal` puts the coded body in the place of what smtp wrote, and
-`open_checked` gives a file without a name that holds the plain one while delivery reads it.
+`open_checked` gives a file without a name that holds the plain one while delivery reads it. Where it
+encrypts, smtp too writes into a file without a name: the kernel frees it when nobody has it open any more,
+however we ended, and no body is found in the clear on the disk.
 """
 
 import io
@@ -34,6 +36,7 @@ class BodyFiles:
     def __init__(self, directory: Path, coder: Coder | None = None) -> None:
         self._directory = directory
         self.coder = coder if coder is not None else Coder()
+        self._unnamed: dict[int, int] = {}  # message id: a descriptor to read what smtp writes
         directory.mkdir(mode=0o700, exist_ok=True)
         self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -41,13 +44,25 @@ class BodyFiles:
         return message_id_text(msgid)
 
     def create(self, msgid: int) -> int:
-        """A descriptor, write-only, of a fresh file."""
+        """A descriptor, write-only, of a fresh file for smtp."""
+        fd = self._create(msgid)
+        if self.coder.encrypt:
+            try:
+                self._unnamed[msgid] = self.open(msgid)
+                os.unlink(self._name(msgid), dir_fd=self._directory_fd)
+            except OSError:
+                os.close(fd)
+                self.remove(msgid)
+                raise
+        return fd
+
+    def _create(self, msgid: int) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self._name(msgid), flags, 0o600, dir_fd=self._directory_fd)
 
     def write(self, msgid: int, data: bytes) -> None:
         """A file of our own making, synced with its name; coded as `coder` says."""
-        fd = self.create(msgid)
+        fd = self._create(msgid)
         try:
             if self.coder.active:
                 with open(fd, "wb", closefd=False) as file:
@@ -92,12 +107,13 @@ class BodyFiles:
         return failed
 
     def _begin_sync(self, msgid: int, size_bytes: int) -> int:
-        fd = self.open(msgid)
+        unnamed = self._unnamed.pop(msgid, None)
+        fd = self.open(msgid) if unnamed is None else unnamed
         try:
             found_bytes = os.fstat(fd).st_size
             if found_bytes != size_bytes:
                 raise WrongSize(f"body file of {found_bytes} bytes, {size_bytes} announced")
-            if self.coder.active:
+            if self.coder.active or unnamed is not None:
                 plain, fd = fd, -1
                 fd = self._coded(msgid, plain)
             if hasattr(os, "posix_fadvise"):  # OpenBSD has none: there the sync does it all
@@ -109,7 +125,8 @@ class BodyFiles:
         return fd
 
     def _coded(self, msgid: int, plain: int) -> int:
-        """Put the body, coded, in the place of the file `plain`, which is closed; a descriptor of it.
+        """Put the body, coded as is wanted by now, in the place of the file `plain`, which is closed; a
+        descriptor of it.
 
         It takes as long as it takes: one large message, and only where this is wanted.
         """
@@ -119,7 +136,11 @@ class BodyFiles:
             fd = os.open(name, flags, 0o600, dir_fd=self._directory_fd)
             try:
                 with open(fd, "wb", closefd=False) as target:
-                    self.coder.encode_file(msgid, source, target)
+                    if self.coder.active:
+                        self.coder.encode_file(msgid, source, target)
+                    else:  # a reload turned it off meanwhile
+                        while piece := source.read(CHUNK_BYTES):
+                            target.write(piece)
                 os.rename(name, self._name(msgid), src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
             except OSError:
                 os.close(fd)
@@ -182,6 +203,9 @@ class BodyFiles:
 
     def remove(self, msgid: int) -> None:
         """Remove the file; harmless when it is gone."""
+        unnamed = self._unnamed.pop(msgid, None)
+        if unnamed is not None:
+            os.close(unnamed)
         try:
             os.unlink(self._name(msgid), dir_fd=self._directory_fd)
         except FileNotFoundError:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from queue_rig import START_MS, Lines, envelope
 
 from smtpd_ps.osdep.aes_gcm import Key
-from smtpd_ps.queue.bodies import BodyFiles
+from smtpd_ps.queue.bodies import BodyFiles, WrongSize
 from smtpd_ps.queue.importing import Importer
 from smtpd_ps.queue.spool import open_spool
 from smtpd_ps.queue.store.coding import Coder, WrongKey
@@ -161,6 +161,36 @@ def test_a_damaged_file_is_quarantined(rigs, tmp_path: Path) -> None:
         assert isinstance(found, Damaged)
     assert rig.log.has("quarantine msgid=")
     rig.close()
+
+
+def test_no_name_while_it_is_received(rigs, tmp_path: Path) -> None:
+    """What smtp writes in the clear has no name, however its transaction ends; without encryption it has one."""
+    directory = tmp_path / "bodies"
+    bodies = BodyFiles(directory, coder())
+    before = len(os.listdir("/dev/fd"))
+    for msgid, ends in ((1, "refused"), (2, "aborted"), (3, "sealed"), (4, "encryption turned off")):
+        fd = bodies.create(msgid)
+        os.write(fd, BODY)
+        os.close(fd)
+        assert os.listdir(directory) == []
+        match ends:
+            case "refused":
+                assert isinstance(bodies.seal([(msgid, 1)])[msgid], WrongSize)
+            case "aborted":
+                bodies.remove(msgid)
+            case "sealed":
+                assert bodies.seal([(msgid, len(BODY))]) == {}
+                assert BODY not in (directory / f"{msgid:08x}").read_bytes()
+                bodies.remove(msgid)
+            case _:
+                bodies.coder.compress = bodies.coder.encrypt = False
+                assert bodies.seal([(msgid, len(BODY))]) == {}
+                assert (directory / f"{msgid:08x}").read_bytes() == BODY
+                bodies.remove(msgid)
+        assert len(os.listdir("/dev/fd")) == before
+    os.close(bodies.create(5))
+    assert os.listdir(directory) == ["00000005"]
+    bodies.close()
 
 
 def test_leftovers_are_swept(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 """The daemon with a compressed and encrypted queue: the key, a restart, turning it on and off."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 from support.daemon import Daemon, running, wait_until
 from support.sink import sinking
@@ -12,8 +16,9 @@ action "away" relay host "smtp://127.0.0.1:9"
 match from any for domain "away.example" action "away"
 match from any for local action "in"
 """
-SMALL = "Subject: small\r\n\r\n" + "a secret of the board\r\n" * 20
-LARGE = "Subject: large\r\n\r\n" + "all work and no play\r\n" * 20_000
+DATED = "Date: Mon, 2 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@client.test>\r\n\r\n"
+SMALL = "Subject: small\r\n" + DATED + "a secret of the board\r\n" * 20
+LARGE = "Subject: large\r\n" + DATED + "all work and no play\r\n" * 20_000
 
 
 def queue_lines(*lines: str) -> str:
@@ -80,6 +85,52 @@ def test_encrypted_from_end_to_end() -> None:
         assert len(shown(daemon)) == 3
         assert KEY not in daemon.log and OTHER not in daemon.log
         daemon.ctl("remove", "all")
+
+
+def test_a_crash_leaves_nothing_in_the_clear() -> None:
+    """A large message on its way in when queue is killed, and one that waits: the spool has neither's text."""
+    daemon = Daemon(queue_lines(f"encryption {KEY}"))
+    try:
+        daemon.start()
+        send(daemon, LARGE)
+        client = daemon.smtp()
+        client.ehlo()
+        client.mail("ann@example.com")
+        client.rcpt("hidden@away.example")
+        assert client.docmd("DATA")[0] == 354
+        client.send(b"Subject: half\r\n\r\n" + b"only half of it\r\n" * 20_000)
+        queue = daemon.pids()["queue"]
+        wait_until("it is being written", lambda: deleted_bytes(queue) > 100_000)
+        assert_coded(daemon)
+        os.kill(queue, signal.SIGKILL)
+        assert daemon.process is not None
+        assert daemon.process.wait(30) == 1
+        client.close()
+        assert_coded(daemon)
+        assert daemon.start().queued() == 1
+        assert daemon.stop() == 0
+    finally:
+        if daemon.process and daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.process.wait(10)
+        daemon.remove()
+
+
+def deleted_bytes(pid: int) -> int:
+    """In body files without a name that a process has open."""
+    size_bytes = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if "/bodies/" in str(entry.readlink()) and str(entry.readlink()).endswith("(deleted)"):
+                size_bytes += entry.stat().st_size
+        except OSError:
+            continue
+    return size_bytes
+
+
+def assert_coded(daemon: Daemon) -> None:
+    stored = spool_bytes(daemon)
+    assert not any(word in stored for word in (b"hidden@", b"all work", b"only half", b"Received"))
 
 
 def test_turned_on_with_mail_in_the_queue() -> None:
