@@ -157,7 +157,7 @@ def _connect(options: Options) -> socket.socket:
             last = error
             continue
         if options.verbose:
-            print(f"connected to {address[0]} port {address[1]}")
+            print("connected to", *sock.getpeername()[:2])
         return sock
     raise last
 
