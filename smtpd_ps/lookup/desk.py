@@ -92,11 +92,11 @@ class Desk:
         srs = _srs_reader(settings.srs)
         self.sessions = Sessions(rules, asking)
         self._listeners = ListenerDesk(
-            settings.listeners, self.sessions, files.tables, settings.sub_address_delimiter, self._to_smtp, warn
+            settings.listeners, self.sessions, files.tables, settings.sub_address_delimiter, asking, self._to_smtp, warn
         )
         self._knowledge = Knowledge(loop, to(Process.PARENT), warn)
         self._recipients = Recipients(
-            loop, self.sessions, asking, expander, self._knowledge, self._listeners.allows,
+            loop, self.sessions, asking, expander, self._knowledge, self._listeners.judge,
             to(Process.QUEUE), self._to_smtp, to(Process.QUEUE), warn, srs,
         )  # fmt: skip
         self.sessions.decide = self._recipients.decide
@@ -106,7 +106,7 @@ class Desk:
         self._names = Peers(loop, resolver, book)
         self._routes = RelayRoutes(
             loop, settings.actions, files.tables, MailExchangers(loop, resolver, book), book, warn, asking,
-            settings.own_exchangers,
+            settings.own_exchangers, settings.local_addresses,
         )  # fmt: skip
         self._updates = TableUpdates(settings, files.tables, hashes, checking, self._swap, to(Process.PARENT))
         self._explanations = Explanations(
@@ -121,7 +121,7 @@ class Desk:
             asking,
         )
         self._filters = FilterDesk(
-            loop, settings, files.tables, resolver, self._programs, self._to_smtp, self._to_seat, inform, warn
+            loop, settings, files.tables, resolver, self._programs, asking, self._to_smtp, self._to_seat, inform, warn
         )  # fmt: skip
         self._warn = warn
 

@@ -18,10 +18,21 @@ from smtpd_ps.lookup.filter_stream import FilterStream
 from smtpd_ps.lookup.programs import Programs
 from smtpd_ps.lookup.resolver import Resolver
 from smtpd_ps.lookup.sessions import Session
+from smtpd_ps.lookup.table_asking import TableAsking
 from smtpd_ps.pure.filter_protocol import Result
 from smtpd_ps.pure.filter_reply import ReplyTextError, check_reply
-from smtpd_ps.pure.filter_rules import UNKNOWN, Facts, Filters, ListsNeeded, ProgramNeeded, Step, run
-from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.filter_rules import (
+    UNKNOWN,
+    Facts,
+    Filters,
+    ListsNeeded,
+    Outcome,
+    ProgramNeeded,
+    Step,
+    Verdict,
+    run,
+)
+from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.runtime.loop import Loop
 
 STREAMS_BYTES = 8 << 20  # of messages on their way to programs, all together
@@ -59,12 +70,13 @@ class FilterDesk:
         tables: Mapping[str, Table],
         resolver: Resolver,
         programs: Programs,
+        asking: TableAsking,
         send: Send,
         send_hooks: Callable[[int, FilterHooks], None],
         inform: Say,
         warn: Say,
     ) -> None:
-        self._loop, self._settings, self._resolver = loop, settings, resolver
+        self._loop, self._settings, self._resolver, self._asking = loop, settings, resolver, asking
         self._send, self._send_hooks, self._inform, self._warn = send, send_hooks, inform, warn
         self._by_listener = dict(settings.listener_filters)
         self._sessions: dict[int, FilteredSession] = {}
@@ -238,9 +250,22 @@ class _Question:
 
     def go_on(self, at: int, listed: bool | None = None) -> None:
         """From step `at`."""
-        desk, request = self._desk, self._request
         said: list[tuple[str, str]] = []
-        outcome = run(self._steps, self._facts, said, at, listed, self._wants)
+
+        def decide() -> Outcome:
+            said.clear()
+            return run(self._steps, self._facts, said, at, listed, self._wants)
+
+        def decided(outcome: Outcome | TableUnreadable, _heard: object) -> None:
+            if isinstance(outcome, TableUnreadable):
+                self._desk._warn(f"filter: {outcome}")
+                outcome = Verdict("reject", f"451 {FAILURE}")
+            self._follow(outcome, said)
+
+        self._desk._asking.run(decide, decided)
+
+    def _follow(self, outcome: Outcome, said: list[tuple[str, str]]) -> None:
+        desk, request = self._desk, self._request
         for name, text in said:
             desk.say(request.session, "builtin", name, request.phase, text)
         match outcome:

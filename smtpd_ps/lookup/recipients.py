@@ -11,6 +11,7 @@ from smtpd_ps.contract.messages import BounceQuery, BounceRoute, RcptAccept, Rcp
 from smtpd_ps.contract.values import Client, Dsn, Envelope
 from smtpd_ps.lookup.cache import FOREVER, Cache
 from smtpd_ps.lookup.knowledge import Answers, Knowledge
+from smtpd_ps.lookup.listener_tables import Verdict
 from smtpd_ps.lookup.sessions import Session, Sessions
 from smtpd_ps.lookup.table_asking import Known, TableAsking
 from smtpd_ps.pure.address import mailbox_valid
@@ -44,7 +45,7 @@ class Recipients:
         asking: TableAsking,
         expander: Expander,
         knowledge: Knowledge,
-        may_send: Callable[[Session, str], bool],
+        judge_sender: Callable[[Session, str, Callable[[Verdict], None]], None],
         accept: Callable[[RcptAccept], None],
         refuse: Callable[[RcptRefuse], None],
         bounce: Callable[[BounceRoute], None],
@@ -54,7 +55,7 @@ class Recipients:
         self._srs = srs
         self._loop, self._sessions, self._asking = loop, sessions, asking
         self._expander, self._knowledge = expander, knowledge
-        self._may_send = may_send
+        self._judge_sender = judge_sender
         self._accept, self._refuse, self._bounce, self._warn = accept, refuse, bounce, warn
         self._decisions: Cache[_Key, Decision] = Cache(CACHE_ENTRIES)
 
@@ -87,9 +88,19 @@ class Recipients:
                 self._answer(request, session, TEMPORARY)
                 return
             session.valid_sender = request.sender
-        if session.senders and (refused := self._sender_refused(session, request.sender)) is not None:
-            self._answer(request, session, refused)
+        if not session.senders:
+            self._decide_recipient(session, request)
             return
+
+        def judged(verdict: Verdict) -> None:
+            if verdict == "ok":
+                self._decide_recipient(session, request)
+            else:
+                self._answer(request, session, NOT_THAT_SENDER if verdict == "no" else TEMPORARY)
+
+        self._judge_sender(session, request.sender, judged)
+
+    def _decide_recipient(self, session: Session, request: RcptRequest) -> None:
         key: _Key | None = self._key(session, request)
         if self._srs is not None and request.recipient[:3].lower() == "srs":
             key = None  # what it stands for depends on the sender, and ends
@@ -103,13 +114,6 @@ class Recipients:
             return
         facts = Facts(request.helo.lower(), request.tls, request.sender.lower(), "", "")
         self._decide(session, request.recipient, facts, key, lambda made: self._answer(request, session, made))
-
-    def _sender_refused(self, session: Session, sender: str) -> Refused | None:
-        """Why the session's user may not send as `sender`; None if they may."""
-        try:
-            return None if self._may_send(session, sender) else NOT_THAT_SENDER
-        except (TableUnreadable, ValueError):  # told when smtp asked
-            return TEMPORARY
 
     @staticmethod
     def _key(session: Session, request: RcptRequest) -> _Key:

@@ -5,6 +5,7 @@ Runs in lookup, which alone holds the credentials of smarthosts.
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
@@ -19,7 +20,7 @@ from smtpd_ps.lookup.table_client import Answer
 from smtpd_ps.pure.relay_url import Protocol, RelayUrl, RelayUrlError, parse_host_port, parse_relay_url
 from smtpd_ps.pure.table import Table, TableUnreadable
 from smtpd_ps.pure.table_program import ProgramTable
-from smtpd_ps.pure.table_values import parse_address, split_credentials
+from smtpd_ps.pure.table_values import parse_address, parse_host_name, split_credentials
 from smtpd_ps.runtime.loop import Loop
 
 MIN_TTL_SECS = 1  # a TTL of 0 would ask for every message
@@ -53,11 +54,21 @@ def _has_routes(action: ActionSettings) -> bool:
     return action.kind == "relay" or (action.kind == "lmtp" and not action.lmtp_destination.startswith("/"))
 
 
+@dataclass(frozen=True, slots=True)
+class _OwnSide:
+    """What an action says of our side of a connection."""
+
+    sources: tuple[RouteSource, ...] = ()
+    helo_names: tuple[RouteSource, ...] | None = None
+    unnamed: str = ""  # a source that has no name in the table, where no source has one
+
+
 class _RelayAction:
     """A relay action that names hosts, or none (by MX); or an lmtp action, which names one."""
 
-    def __init__(self, settings: ActionSettings, tables: Mapping[str, Table]) -> None:
+    def __init__(self, settings: ActionSettings, tables: Mapping[str, Table], local_addresses: tuple[str, ...]) -> None:
         self.name = settings.name
+        self._local_addresses = local_addresses
         self.settings = settings
         self.by_host = settings.kind == "lmtp" or settings.by_host
         self.urls = tuple(parse_relay_url(text) for text in settings.relay_hosts)
@@ -72,7 +83,12 @@ class _RelayAction:
         """Whether the answer may change while the daemon runs."""
         chosen = self.settings
         return any(
-            (chosen.relay_host_table, chosen.relay_domain_table, chosen.relay_src_table, chosen.relay_helo_table)
+            (
+                chosen.relay_host_table,
+                chosen.relay_domain_table,
+                chosen.relay_src_table,
+                chosen.relay_helo_table,
+            )
         )
 
     def use(self, tables: Mapping[str, Table]) -> None:
@@ -88,20 +104,47 @@ class _RelayAction:
         self.domains: Mapping[str, str] | None = None
         if chosen.relay_domain_table:
             self.domains = tables[chosen.relay_domain_table].serving("relayhost").entries
-        names: dict[str, str] = {}
-        if chosen.relay_helo_table:
-            entries = tables[chosen.relay_helo_table].entries
-            names = {parse_address(key): value for key, value in entries.items()}
-        self.sources: tuple[RouteSource, ...] = ()
-        self.unnamed = ""  # a source that has no name in the table, where no source has one
-        self.helo_names: tuple[RouteSource, ...] | None = None
-        if chosen.relay_src_table:
-            addresses = tuple(dict.fromkeys(parse_address(key) for key in tables[chosen.relay_src_table].entries))
-            named = (RouteSource(each, names.get(each, "")) for each in addresses)
-            self.sources = tuple(each for each in named if each.helo or not chosen.relay_helo_table)[:MAX_SOURCES]
-            self.unnamed = "" if self.sources else addresses[0] if addresses else "none"
-        elif chosen.relay_helo_table:
-            self.helo_names = tuple(RouteSource(*pair) for pair in itertools.islice(names.items(), MAX_HELO_NAMES))
+        self._src = tables.get(chosen.relay_src_table)
+        self._helo = tables.get(chosen.relay_helo_table)
+        self._own_side: _OwnSide | None = None
+        if not any(isinstance(each, ProgramTable) for each in (self._src, self._helo)):
+            self._own_side = self._make_own_side()
+
+    def own_side(self) -> _OwnSide:
+        """As the tables say. Raises AnswersNeeded where a program has to, and TableUnreadable."""
+        try:
+            return self._own_side or self._make_own_side()
+        except ValueError as error:  # what a program said
+            raise TableUnreadable(str(error)) from None
+
+    def _make_own_side(self) -> _OwnSide:
+        if self._src is None:
+            return _OwnSide((), self._names_of_all())
+        if isinstance(self._src, ProgramTable):
+            text = self._src.next_value("source")
+            addresses = [parse_address(text)] if text is not None else []
+        else:
+            addresses = list(dict.fromkeys(parse_address(key) for key in self._src.entries))
+        names = self._names(addresses)
+        named = (RouteSource(each, names.get(each, "")) for each in addresses)
+        sources = tuple(each for each in named if each.helo or self._helo is None)[:MAX_SOURCES]
+        return _OwnSide(sources, None, "" if sources else addresses[0] if addresses else "none")
+
+    def _names(self, addresses: Iterable[str]) -> dict[str, str]:
+        """What helo-src has for these addresses; of a table all that it has."""
+        if self._helo is None:
+            return {}
+        if isinstance(self._helo, ProgramTable):
+            entries = self._helo.serving("addrname")
+            found = ((each, entries.get(f"[{each}]" if ":" in each else each)) for each in addresses)
+            return {each: parse_host_name(name) for each, name in found if name is not None}
+        return {parse_address(key): value for key, value in self._helo.entries.items()}
+
+    def _names_of_all(self) -> tuple[RouteSource, ...] | None:
+        if self._helo is None:
+            return None
+        names = self._names(self._local_addresses)
+        return tuple(RouteSource(*pair) for pair in itertools.islice(names.items(), MAX_HELO_NAMES))
 
 
 class RelayRoutes:
@@ -117,11 +160,14 @@ class RelayRoutes:
         warn: Callable[[str], None],
         asking: TableAsking | None = None,
         own_exchangers: Iterable[str] = (),
+        local_addresses: tuple[str, ...] = (),
     ) -> None:
         self._own = frozenset(own_exchangers)  # addresses at which port 25 is this host
         self._loop, self._exchangers, self._book, self._warn = loop, exchangers, book, warn
         self._asking = asking or TableAsking()
-        self._actions = {action.name: _RelayAction(action, tables) for action in actions if _has_routes(action)}
+        self._actions = {
+            action.name: _RelayAction(action, tables, local_addresses) for action in actions if _has_routes(action)
+        }
 
     def use(self, tables: Mapping[str, Table]) -> None:
         """Take hosts and credentials from other tables from now on; delivery asks again within TABLES_TTL_SECS."""
@@ -137,28 +183,38 @@ class RelayRoutes:
         if action is None:
             self._warn(f"route asked for action {query.action}, which relays nothing")
             done(_no_route(query.query, "No route for this action"))
-        elif action.unnamed:
-            self._warn(f"action {action.name}: no usable source address ({action.unnamed} has no name in helo-src)")
-            done(_no_route(query.query, "Could not retrieve source address or its helo name"))
-        elif action.domains is not None:
+            return
+
+        def told(own: _OwnSide | TableUnreadable, _heard: object) -> None:
+            if isinstance(own, TableUnreadable) or own.unnamed:
+                why = own if isinstance(own, TableUnreadable) else f"{own.unnamed} has no name in helo-src"
+                self._warn(f"action {action.name}: no usable source address ({why})")
+                done(_no_route(query.query, "Could not retrieve source address or its helo name"))
+            else:
+                self._find(query, action, own, done, only_asking)
+
+        self._asking.run(action.own_side, told)
+
+    def _find(self, query: RouteQuery, action: _RelayAction, own: _OwnSide, done: Done, only_asking: bool) -> None:
+        if action.domains is not None:
             domains = action.domains
             self._asking.run(
                 lambda: domains.get(query.domain.lower()),
-                lambda text, _heard: self._by_domain(query, action, done, text),
+                lambda text, _heard: self._by_domain(query, action, own, done, text),
             )
         elif action.urls:
             url = action.urls[action.turn % len(action.urls)]
             action.turn += not only_asking
-            _Hosts(self, query.query, action, (url, *action.backup_urls), done).start(self._book)
+            _Hosts(self, query.query, action, own, (url, *action.backup_urls), done).start(self._book)
         elif action.fetched:
             client = self._asking.clients[action.fetched]
-            client.fetch("relayhost", partial(self._fetched, query, action, done))
+            client.fetch("relayhost", partial(self._fetched, query, action, own, done))
         elif action.by_host:
             done(_no_route(query.query, f"No host in the table of action {action.name}"))
         else:
-            self._exchangers.find(query.domain, partial(self._by_mx, query.query, action, done))
+            self._exchangers.find(query.domain, partial(self._by_mx, query.query, action, own, done))
 
-    def _fetched(self, query: RouteQuery, action: _RelayAction, done: Done, answer: Answer) -> None:
+    def _fetched(self, query: RouteQuery, action: _RelayAction, own: _OwnSide, done: Done, answer: Answer) -> None:
         """The host that a program gave."""
         why = answer.why
         if answer.status == "found":
@@ -167,14 +223,14 @@ class RelayRoutes:
             except RelayUrlError as error:
                 why = f"table {action.fetched}: {error}"
             else:
-                _Hosts(self, query.query, action, (url, *action.backup_urls), done).start(self._book)
+                _Hosts(self, query.query, action, own, (url, *action.backup_urls), done).start(self._book)
                 return
         if why:
             self._warn(f"action {action.name}: no usable host: {why}")
         done(_no_route(query.query, f"No host in the table of action {action.name}"))
 
     def _by_domain(
-        self, query: RouteQuery, action: _RelayAction, done: Done, text: str | TableUnreadable | None
+        self, query: RouteQuery, action: _RelayAction, own: _OwnSide, done: Done, text: str | TableUnreadable | None
     ) -> None:
         """`text` is the entry of the domain."""
         if text is None:  # as in OpenSMTPD: the mail waits for an entry
@@ -188,7 +244,7 @@ class RelayRoutes:
             self._warn(f"action {action.name}: no usable host for {query.domain}: {error}")
             done(_no_route(query.query, f"Cannot retrieve smarthost for {query.domain}"))
             return
-        _Hosts(self, query.query, action, (url,), done).start(self._book)
+        _Hosts(self, query.query, action, own, (url,), done).start(self._book)
 
     def ttl_secs(self, action: _RelayAction, expires: float) -> int:
         """How long delivery may remember an answer that holds until `expires`."""
@@ -218,7 +274,7 @@ class RelayRoutes:
 
         self._asking.run(entries, told)
 
-    def _by_mx(self, number: int, action: _RelayAction, done: Done, found: MailHosts) -> None:
+    def _by_mx(self, number: int, action: _RelayAction, own_side: _OwnSide, done: Done, found: MailHosts) -> None:
         ttl_secs = FAILURE_TTL_SECS if found.temporary else self.ttl_secs(action, found.expires)
         hosts, temporary, text = found.hosts, found.temporary, found.text
         own = next((level for name, level in found.preferences if name == action.settings.relay_backup), None)
@@ -231,7 +287,7 @@ class RelayRoutes:
                 temporary, text = True, "No MX found for destination: this host is the most preferred one"
             elif not hosts:
                 temporary, text = False, "554 5.4.6 Mail for this domain loops back to this host"
-        done(Route(number, hosts, ttl_secs, temporary, text, action.sources, action.helo_names))
+        done(Route(number, hosts, ttl_secs, temporary, text, own_side.sources, own_side.helo_names))
 
 
 def _no_route(number: int, text: str) -> Route:
@@ -243,9 +299,16 @@ class _Hosts:
     """Waits for the addresses of a host and of those that stand in for it, in their order."""
 
     def __init__(
-        self, routes: RelayRoutes, number: int, action: _RelayAction, urls: tuple[RelayUrl, ...], done: Done
+        self,
+        routes: RelayRoutes,
+        number: int,
+        action: _RelayAction,
+        own: _OwnSide,
+        urls: tuple[RelayUrl, ...],
+        done: Done,
     ) -> None:
-        self._routes, self._number, self._action, self._urls, self._done = routes, number, action, urls, done
+        self._routes, self._number, self._action, self._own = routes, number, action, own
+        self._urls, self._done = urls, done
         self._found: dict[int, HostAddresses] = {}
 
     def start(self, book: AddressBook) -> None:
@@ -280,4 +343,4 @@ class _Hosts:
         ttl_secs = routes.ttl_secs(action, expires) if len(action.urls) <= 1 and not action.fetched else MIN_TTL_SECS
         if faults or any(url.label for url in self._urls):
             ttl_secs = min(ttl_secs, TABLES_TTL_SECS)
-        self._done(Route(self._number, tuple(hosts), ttl_secs, False, "", action.sources, action.helo_names))
+        self._done(Route(self._number, tuple(hosts), ttl_secs, False, "", self._own.sources, self._own.helo_names))

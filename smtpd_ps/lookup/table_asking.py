@@ -68,9 +68,14 @@ class TableAsking:
                 done(answers)
 
         for question in questions:
-            client = self.clients[question.table]
-            ask = client.check if question.operation == "check" else client.lookup
-            ask(question.service, question.key, partial(answered, question))
+            client, told = self.clients[question.table], partial(answered, question)
+            match question.operation:
+                case "check":
+                    client.check(question.service, question.key, told)
+                case "lookup":
+                    client.lookup(question.service, question.key, told)
+                case "fetch":
+                    client.fetch(question.service, told)
 
     def offers(self, table: str, service: Service) -> bool:
         """Whether the program of that table has registered the service."""

@@ -161,6 +161,9 @@ def _nothing(_program: str) -> bool:
     return False
 
 
+Outcome = Verdict | ListsNeeded | ProgramNeeded
+
+
 def run(
     steps: tuple[Step, ...],
     facts: Facts,
@@ -168,7 +171,7 @@ def run(
     at: int = 0,
     listed: bool | None = None,
     wants: Callable[[str], bool] = _nothing,
-) -> Verdict | ListsNeeded | ProgramNeeded:
+) -> Outcome:
     """What the chain decides. `said` gets the name and the text of filters that report, `wants` says
     whether a program is to be asked in this phase.
 

@@ -18,7 +18,6 @@ from smtpd_ps.pure.match_tables import (
     match_netaddrs,
 )  # fmt: skip
 from smtpd_ps.pure.table import Table, TableUnreadable
-from smtpd_ps.pure.table_program import ProgramTable
 
 LOCAL = "local"  # the address of clients of the local socket, and of ourselves
 # In place of a rule that would be the first to match if the client's name, which DNS does not tell, matched.
@@ -152,8 +151,7 @@ class RuleBook:
     def _predicate(self, table: str, service: Service) -> Predicate:
         made = self._compiled.get((table, service))
         if made is None:
-            of = self._tables[table]
-            made = of.matcher(service) if isinstance(of, ProgramTable) else predicate_of(of, service, self._delimiter)
+            made = predicate_of(self._tables[table], service, self._delimiter)
             self._compiled[table, service] = made
         return made
 

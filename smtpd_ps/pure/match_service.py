@@ -15,12 +15,15 @@ from smtpd_ps.pure.match_tables import (
     match_words,
 )  # fmt: skip
 from smtpd_ps.pure.table import Table
+from smtpd_ps.pure.table_program import ProgramTable
 
 Service = Literal["domain", "mailaddr", "netaddr", "string", "regex"]
 
 
 def predicate_of(table: Table, service: Service, delimiter: str) -> Predicate:
     """Whether a text in lower case is in the table. Raises EreError where patterns are none."""
+    if isinstance(table, ProgramTable):
+        return table.matcher(service)
     keys, stored = (table.entries, None) if table.patterns is None else (table.patterns, table.entries)
     match service:
         case "domain":

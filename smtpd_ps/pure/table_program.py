@@ -17,10 +17,10 @@ from smtpd_ps.pure.table_protocol import Service, Status
 
 @dataclass(frozen=True, slots=True)
 class TableQuestion:
-    """`key` is in lower case, as all keys of tables are (QUIRKS 24)."""
+    """`key` is in lower case, as all keys of tables are (QUIRKS 24); "" to fetch."""
 
     table: str
-    operation: Literal["check", "lookup"]
+    operation: Literal["check", "lookup", "fetch"]
     service: Service
     key: str
 
@@ -88,6 +88,11 @@ class ProgramTable(Table):
     def serving(self, service: str) -> Table:
         """The table as that service sees it."""
         return replace(self, entries=ProgramEntries(self.name, service, self.asked))  # type: ignore[arg-type]
+
+    def next_value(self, service: Service) -> str | None:
+        """What the program gives next of the values that it gives in turn."""
+        answer = self.asked.answer(TableQuestion(self.name, "fetch", service, ""))
+        return answer.text if answer.status == "found" else None
 
     def matcher(self, service: Service) -> Callable[[str], bool]:
         """Whether a key matches: the program compares. As OpenSMTPD writes them, "" is "@", the null

@@ -56,11 +56,13 @@ TABLE = [
         'table "a|b" ldap:/x',
         '1: the name of a table that a program answers for may not have "|" or control characters in it',
     ),
-    ("table t ldap:/x\naction a relay src <t>", '2: src cannot ask a program yet, which table "t" is'),
-    ("table t ldap:/x\naction a relay helo-src <t>", '2: helo-src cannot ask a program yet, which table "t" is'),
     (
-        'table t ldap:/x\nfilter f phase helo match rdns <t> reject "550 x"',
-        '2: rdns cannot ask a program yet, which table "t" is',
+        "table t ldap:/x\naction a relay host x backup host <t>",
+        '2: backup host takes no table of a program, which "t" is',
+    ),
+    (
+        'table t ldap:/x\nfilter f phase connect match dnsbl <t> reject "550 x"',
+        '2: dnsbl takes no table of a program, which "t" is',
     ),
     ("table t getpwnam:/x", "1: getpwnam asks the system and takes no path"),
     ("table t getpwnam:", "1: getpwnam asks the system and takes no path"),

@@ -14,6 +14,7 @@ from smtpd_ps.lookup.program_pipe import LinePipe
 from smtpd_ps.lookup.programs import Programs
 from smtpd_ps.lookup.resolver import Resolver
 from smtpd_ps.lookup.sessions import Session
+from smtpd_ps.lookup.table_asking import TableAsking
 from smtpd_ps.pure.table import Table
 from smtpd_ps.runtime.loop import Loop
 
@@ -46,7 +47,8 @@ class World:
         )
         self.desk = FilterDesk(
             loop, settings, TABLES, Resolver(loop, Servers(loop, self.dns.settings)),
-            Programs(loop, self.log.append), self.sent.append, lambda seat, hooks: self.hooks.append((seat, hooks)),
+            Programs(loop, self.log.append), TableAsking(), self.sent.append,
+            lambda seat, hooks: self.hooks.append((seat, hooks)),
             self.log.append, self.log.append,
         )  # fmt: skip
 

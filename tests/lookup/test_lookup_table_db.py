@@ -245,7 +245,7 @@ def test_senders_and_names_that_cannot_be_read() -> None:
     assert session is not None
     sessions.authenticated(session, "bob")
     listener = ListenerTables(0, "192.0.2.1", hostnames="t", senders="t")
-    desk = ListenerDesk([listener], sessions, {"t": BROKEN}, "+", told.append, warned.append)
+    desk = ListenerDesk([listener], sessions, {"t": BROKEN}, "+", TableAsking(), told.append, warned.append)
     desk.opened(1, session, 0)
     desk.requested(SenderQuery(1, 1, "a@b.example"))
     desk.use({"t": Table("t", "map", {"bob": "a b"})})  # as a database may hold

@@ -40,6 +40,7 @@ class Sink:
     ) -> None:
         self.mails: list[Mail] = []
         self.connections = 0
+        self.clients: list[str] = []  # where connections came from
         self.greetings: list[str] = []  # names given to EHLO
         self.lmtp = lmtp
         self.behaviour = behaviour or Behaviour()
@@ -70,6 +71,7 @@ class Sink:
         """One connection's dialogue."""
         with self._lock:
             self.connections += 1
+            self.clients.append(handler.client_address[0] if handler.client_address else "")
         handler.request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
         write = handler.wfile.write
         write(b"220 sink.test ready\r\n")

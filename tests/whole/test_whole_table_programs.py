@@ -139,6 +139,62 @@ match from any for any action by
             assert [mail.recipients for mail in second.mails] == [["y@by.test"]]
 
 
+def test_our_side_of_a_relay() -> None:
+    """`src` fetches the address to come from, `helo-src` looks its name up; without one the mail waits."""
+    rules = """
+listen on 127.0.0.1 port {port} hostname mx.test
+action out relay host "smtp://127.0.0.1:SINK" src <t> helo-src <t>
+match from any for any action out
+"""
+    with sinking() as sink:
+        entries: Entries = {"source": {"": "127.0.0.3"}, "addrname": {"127.0.0.3": "three.test"}}
+        with world("good", entries, rules.replace("SINK", str(sink.port))) as made:
+            with made.daemon.smtp() as client:
+                client.sendmail("a@client.test", ["x@far.test"], "Subject: x\r\n\r\nbody\r\n")
+            made.daemon.wait_empty()
+            assert sink.greetings == ["three.test"] and sink.clients == ["127.0.0.3"]
+        with world("good", {"source": {"": "127.0.0.3"}, "addrname": {}}, rules.replace("SINK", "9")) as made:
+            with made.daemon.smtp() as client:
+                client.sendmail("a@client.test", ["x@far.test"], "Subject: x\r\n\r\nbody\r\n")
+            wait_until("it was tried", lambda: "has no name in helo-src" in made.daemon.log)
+            assert made.daemon.queued() == 1
+
+
+def test_filters_and_names_of_a_listener() -> None:
+    """A builtin filter asks whether its key is there, `hostnames` for the name to greet with."""
+    rules = """
+filter bad phase mail-from match mail-from <t> reject "550 not you"
+listen on 127.0.0.1 port {port} hostnames <t> filter bad
+action out relay host "smtp://127.0.0.1:9"
+match from any for any action out
+"""
+    entries: Entries = {"mailaddr": {"bad@client.test": ""}, "addrname": {"127.0.0.1": "named.test"}}
+    with world("good", entries, rules) as made, smtplib.SMTP(timeout=20) as client:
+        assert b"named.test" in client.connect("127.0.0.1", made.daemon.port)[1]
+        client.ehlo()
+        assert client.mail("bad@client.test")[0] == 550
+        assert client.mail("good@client.test")[0] == 250
+
+
+def test_senders_of_a_program() -> None:
+    """Who may send as whom: at MAIL, where nobody has to wait but who asks."""
+    rules = AUTH.replace("auth <t>", "auth <t> senders <t>")
+    entries: Entries = {
+        "auth": {f"Bob:{SECRET}": ""},
+        "credentials": {"bob": "x"},
+        "mailaddrmap": {"bob": "bob@a.test"},
+    }
+    with world("good", entries, rules) as made:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with made.daemon.smtp(made.daemon.port2) as client:
+            client.starttls(context=context)
+            client.login("Bob", SECRET)
+            assert client.mail("eve@a.test")[0] == 530
+            assert client.mail("bob@a.test")[0] == 250
+            assert client.rcpt("x@far.test")[0] == 250
+
+
 def test_a_slow_table_delays_only_who_needs_it() -> None:
     """One session waits for its answer; others, of the same table too, are served meanwhile."""
     with world("slow", {"domain": {"slow.test": "", "fast.test": ""}}) as made, made.daemon.smtp() as waiting:

@@ -112,11 +112,11 @@ def _condition(p: Parser, phase: FilterPhase) -> tuple[FilterCondition, str, boo
     regex = condition != "dnsbl" and p.accept("regex") is not None
     place = p.peek()
     if regex:
-        table = table_argument(p, f"{condition} regex", "regex")
+        table = table_argument(p, f"{condition} regex", "regex", programs=True)
     elif condition in _WITHOUT_TABLE and not at_table(p):
         table = ""
     else:
-        table = table_argument(p, condition, use)
+        table = table_argument(p, condition, use, programs=condition != "dnsbl")
         if condition == "dnsbl":
             _check_zones(p, place, table)
     return condition, table, regex

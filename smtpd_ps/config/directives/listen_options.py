@@ -77,9 +77,11 @@ def option(p: Parser, draft: ListenerDraft, word: Token) -> None:
         case "hostname":
             draft.hostname = once(p, word, "a hostname", draft.hostname, server_name(p, "the hostname"))
         case "hostnames":
-            draft.hostnames = once(p, word, "hostnames", draft.hostnames, table_argument(p, word.text, "addrname"))
+            table = table_argument(p, word.text, "addrname", programs=True)
+            draft.hostnames = once(p, word, "hostnames", draft.hostnames, table)
         case "senders":
-            draft.senders = once(p, word, "senders", draft.senders, table_argument(p, word.text, "mailaddrmap"))
+            table = table_argument(p, word.text, "mailaddrmap", programs=True)
+            draft.senders = once(p, word, "senders", draft.senders, table)
             draft.masquerade = p.accept("masquerade") is not None
         case "received-auth":
             draft.received_auth = once(p, word, word.text, draft.received_auth, True)

@@ -96,9 +96,9 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
         case "helo":
             draft.set(helo=server_name(p, "the helo name"))
         case "helo-src":
-            draft.set(helo_table=table_argument(p, "helo-src", "addrname"))
+            draft.set(helo_table=table_argument(p, "helo-src", "addrname", programs=True))
         case "src":
-            draft.set(src_table=table_argument(p, "src", "source"))
+            draft.set(src_table=table_argument(p, "src", "source", programs=True))
         case "srs":
             if not p.draft.options.srs_key:
                 p.report(option, "srs needs a key; declare it before with srs key")

@@ -145,7 +145,7 @@ def table_argument(p: Parser, purpose: str, use: TableUse, programs: bool = Fals
                 p.report(token, f'no table is declared with the name "{name}"{suggestion(name, named)}')
             return ""
         if p.draft.tables[name].kind == "program" and not programs:
-            p.report(token, f'{purpose} cannot ask a program yet, which table "{name}" is')
+            p.report(token, f'{purpose} takes no table of a program, which "{name}" is')
         _check_use(p, name, purpose, use, token)
         return name
     if p.at("{"):
