@@ -18,6 +18,10 @@ from smtpd_ps.runtime.loop import Loop
 MAX_HOSTS = 64
 SMTP_PORT = 25
 
+# OpenSMTPD's words; the codes (RFC 7505, RFC 3463 3.2) are what the status of the bounce is made of.
+NO_MAIL = "5.1.10 Domain does not accept mail"
+NO_DOMAIN = "5.1.2 Domain does not exist"
+
 
 @dataclass(frozen=True, slots=True)
 class MailHosts:
@@ -45,7 +49,7 @@ class MailExchangers:
             # An address literal is its own exchanger.
             self._book.resolve(domain, partial(self._own_address, domain, done))
         elif domain.lower().rstrip(".") == "localhost":
-            done(self._refused("Domain does not accept mail", self._loop.now() + 3600))
+            done(self._refused(NO_MAIL, self._loop.now() + 3600))
         else:
             self._resolver.ask(domain, Type.MX, partial(self._exchangers, domain, done))
 
@@ -58,14 +62,14 @@ class MailExchangers:
             case Status.TEMPORARY:
                 done(MailHosts(answer.expires, (), True, "Temporary failure in MX lookup"))
             case Status.NO_NAME:
-                done(self._refused("Domain does not exist", answer.expires))
+                done(self._refused(NO_DOMAIN, answer.expires))
             case Status.NO_DATA:
                 self._book.resolve(domain, partial(self._own_address, domain, done))
             case Status.FOUND:
                 records = [value for value in answer.values if isinstance(value, Mx)]
                 usable = [mx for mx in records if mx.exchange != "localhost" and host_valid(mx.exchange)]
                 if not usable and any(mx.exchange in ("", "localhost") for mx in records):
-                    done(self._refused("Domain does not accept mail", answer.expires))
+                    done(self._refused(NO_MAIL, answer.expires))
                 elif not usable:
                     done(MailHosts(answer.expires, (), True, "No MX found for domain"))
                 else:

@@ -138,7 +138,7 @@ def test_null_mx_is_permanent(world: World, dns_server: DnsServer, mx: str) -> N
     """RFC 7505, and an exchanger "localhost" says the same."""
     dns_server.zone = {("d.test", "MX"): [mx], ("d.test", "A"): ["192.0.2.1"]}
     found = world.find("d.test")
-    assert (found.hosts, found.temporary, found.text) == ((), False, "Domain does not accept mail")
+    assert (found.hosts, found.temporary, found.text) == ((), False, "5.1.10 Domain does not accept mail")
 
 
 def test_failures_for_a_domain(world: World, dns_server: DnsServer) -> None:
@@ -149,8 +149,8 @@ def test_failures_for_a_domain(world: World, dns_server: DnsServer) -> None:
     dns_server.rcodes["refused.test"] = 5
     dns_server.silent.add("silent.test")
     expected = {
-        "gone.test": (False, "Domain does not exist"),
-        "localhost": (False, "Domain does not accept mail"),
+        "gone.test": (False, "5.1.2 Domain does not exist"),
+        "localhost": (False, "5.1.10 Domain does not accept mail"),
         "nothing.test": (True, "No MX found for domain"),
         "dangling.test": (True, "No MX found for domain"),
         "refused.test": (True, "Temporary failure in MX lookup"),
@@ -241,7 +241,7 @@ def test_route_by_mx(world: World, dns_server: DnsServer) -> None:
     assert route.hosts == (RouteHost("a.test", ("192.0.2.1",), 25, 10),)
     assert 100 <= route.ttl_secs <= 120
     gone = world.route(routes, "out", "gone.test")
-    assert (gone.hosts, gone.temporary, gone.text) == ((), False, "Domain does not exist")
+    assert (gone.hosts, gone.temporary, gone.text) == ((), False, "5.1.2 Domain does not exist")
 
 
 def test_route_to_a_smarthost(world: World) -> None:
