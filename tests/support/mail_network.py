@@ -18,7 +18,7 @@ SENDER = "anna@sender.test"
 ADDRESSES = {
     "postfix.test": "127.0.0.51",
     "exim.test": "127.0.0.52",
-    "login.test": "127.0.0.53",  # Exim without AUTH PLAIN
+    "login.test": "127.0.0.53",  # Exim without AUTH PLAIN and without DSN
     "busy.test": "127.0.0.54",  # Postfix that says 421 in place of its greeting
     "closed.test": "127.0.0.55",  # ... 554
     "later.test": "127.0.0.56",  # ... 450 to every recipient
@@ -46,7 +46,7 @@ MASTER_CF = """
 127.0.0.56:25 inet n - n - - smtpd
   -o {{ smtpd_recipient_restrictions = check_client_access static:{{450 4.2.0 greylisted}} }}
 127.0.0.57:25 inet n - n - - smtpd
-  -o {{ smtpd_recipient_restrictions = check_client_access static:{{550 5.1.1 no such user}} }}
+  -o {{ smtpd_recipient_restrictions = check_recipient_access static:{{550 5.1.1 no such user}} }}
 """
 EXIM_AUTHENTICATORS = """\
 plain:
@@ -159,6 +159,7 @@ def mail_network(packages: Packages, folder: Path, config: str, *records: str) -
         exim(
             packages, folder / "exim", ADDRESSES["exim.test"], "*", *chains["exim.test"], name="exim.test",
             interface=f"{ADDRESSES['exim.test']} : {ADDRESSES['login.test']}", main="allow_domain_literals = true",
+            dsn_hosts="${if eq{$received_ip_address}{127.0.0.53}{}{*}}",
             authenticators=EXIM_AUTHENTICATORS.format(passwords=passwords),
         ) as peer,
         running(config.replace("{folder}", str(folder)), resolver=resolver) as daemon,
