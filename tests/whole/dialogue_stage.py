@@ -6,11 +6,9 @@ refused by a rule, `later` has a user whom delivery may not serve; all others ar
 
 import contextlib
 import ipaddress
-import os
 import re
 import socket
 import struct
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +16,12 @@ from pathlib import Path
 from support.certs import make_key, write_acme
 from support.daemon import Daemon, cli, running
 from support.dialogue_cases import Case
+from support.ports import HERE, free_ports
 from support.sink import Behaviour, Sink, sinking
 
 from smtpd_ps.config.directives.filters import PHASES
 
 HOST = "mx.example.com"
-PID = os.getpid()
-HERE = f"127.77.{PID >> 8 & 255}.{PID & 255}" if sys.platform == "linux" else "127.0.0.1"  # nobody else's ports
 WAYS = ("as written", "STARTTLS", "implicit TLS")
 _GLOBALS = {
     "max_message_bytes": "smtp max-message-size {}",
@@ -221,12 +218,3 @@ def _stage(group: list[Needs], resolver: str) -> Iterator[Stage]:
 
 def _certificate(folder: Path) -> None:
     write_acme(folder / "acme", make_key("ecdsa"))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of HERE that were free a moment ago, none of them twice."""
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in socks:
-            sock.bind((HERE, 0))
-        return [sock.getsockname()[1] for sock in socks]
