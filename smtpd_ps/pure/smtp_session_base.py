@@ -133,6 +133,8 @@ class SessionBase:
         """Send and log it; too many 5xx end the session."""
         self._out.append(line)
         self._log_refused(line, command)
+        if self.filters is not None:
+            self._report_refused(line, command)
         if line[:1] == b"5":
             self._errors += 1
             if self._errors >= self.service.settings.max_errors:
@@ -217,6 +219,19 @@ class SessionBase:
         """The same, of the transaction."""
         if self.filters is not None and self.transaction is not None:
             self.report(event, f"{self.transaction.msgid:08x}", *parameters)
+
+    def _report_refused(self, line: bytes, command: str) -> None:
+        """A command of the transaction was answered 4xx or 5xx; "." is the end of the message."""
+        result = "tempfail" if line.startswith(b"4") else "permfail"
+        verb = command[:4].upper()
+        if verb in ("DATA", "."):
+            if self.transaction is not None and self.transaction.accepted:
+                self.report_of_mail("tx-data", result)
+        elif verb in ("MAIL", "RCPT"):
+            before, _, address = command.partition("<")
+            address, bracket, _ = address.partition(">")
+            if bracket and before:
+                self.report_of_mail("tx-mail" if verb == "MAIL" else "tx-rcpt", result, address)
 
     def _with_replies_reported(self, out: list[Action]) -> list[Action]:
         made: list[Action] = []

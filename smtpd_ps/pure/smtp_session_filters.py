@@ -6,7 +6,7 @@ which may have been written by a filter program.
 """
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import FilterEvent, FilterPhase
+from smtpd_ps.contract.settings import FilterPhase
 from smtpd_ps.pure import smtp_replies as say
 from smtpd_ps.pure.smtp_filters import EVENT_BITS, PHASE_BITS, Filters, Proceed
 from smtpd_ps.pure.smtp_service import EXPECTED, Action, Phase, StartTls, State, UnexpectedAnswer
@@ -86,16 +86,16 @@ class FilterSession(SessionBase):
         if commit:
             self._text = "."
         if closing or line.startswith(b"421"):
+            self._out.append(line)
             self._log_refused(line, self._text)
-            self.end("filter", line)
+            self._report_refused(line, self._text)
+            self.end("filter")
             return
         self.refuse_message(line)
         if commit:
             self.drop_transaction()
             if self._draining:
                 self._shut_down()
-        elif filters.phase == "rcpt-to":
-            self.report_refused("tx-rcpt", filters.parameter, line)
 
     def greet_refused(self, line: bytes) -> None:
         """Greet with a refusal, after which the client may only leave."""
@@ -120,10 +120,6 @@ class FilterSession(SessionBase):
         return True
 
     # Telling.
-
-    def report_refused(self, event: FilterEvent, address: str, line: bytes) -> None:
-        """A command of the transaction was answered 4xx or 5xx."""
-        self.report_of_mail(event, "tempfail" if line.startswith(b"4") else "permfail", address)
 
     def report_envelopes(self, msgid: int, first: int, count: int) -> None:
         """A recipient was taken: its envelopes, which lie one after the other."""

@@ -203,8 +203,6 @@ class MailSession(StreamSession):
                     self.report_of_mail("tx-rcpt", "ok", slot.shown)
             else:
                 self._refuse_now(slot.reply, slot.command)
-                if self.filters is not None:
-                    self.report_refused("tx-rcpt", slot.shown, slot.reply)
 
     def data_wanted(self) -> None:
         """DATA or BDAT: take the message, once it is known who the client is."""
@@ -275,7 +273,6 @@ class MailSession(StreamSession):
             self.state = State.COMMAND
             self._text = "."
             self.refuse(refusal)
-            self.report_of_mail("tx-data", "tempfail" if refusal.startswith(b"4") else "permfail")
             self.drop_transaction()
             if self._draining:
                 self._shut_down()

@@ -7,7 +7,7 @@ from smtp_dialogue import FakeWorld, make_service
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.messages.filters import FILTER_CHUNK_BYTES, FILTER_WINDOW_BYTES
-from smtpd_ps.contract.settings import FILTER_EVENTS, FILTER_PHASES
+from smtpd_ps.contract.settings import FILTER_EVENTS, FILTER_PHASES, FilterPhase
 from smtpd_ps.pure.smtp_service import State, UnexpectedAnswer
 
 PHASES = sum(1 << FILTER_PHASES.index(phase) for phase in ("mail-from", "data", "data-line"))
@@ -104,6 +104,36 @@ def test_refusals() -> None:
     session.say(b"DATA\r\nno header\r\n.\r\n")
     assert told(session) == [
         "tx-data|00000001|ok", "tx-data|00000001|permfail", "tx-rollback|00000001", "tx-reset|00000001",
+    ]  # fmt: skip
+
+
+def test_refusals_before_anybody_is_asked() -> None:
+    """Of a command that names an address, within a transaction; a second MAIL is told as of the first."""
+    session = world()
+    session.say(GREETED)
+    told(session)
+    session.say(b"MAIL FROM:<c@b.example>\r\nRCPT TO:<b@@c>\r\nRCPT TO:nobody\r\nWHAT <x>\r\n")
+    assert told(session) == ["tx-mail|00000001|permfail|c@b.example", "tx-rcpt|00000001|permfail|b@@c"]
+
+
+@pytest.mark.parametrize("answer", ["reject", "disconnect"])
+@pytest.mark.parametrize(("phase", "event"), [("rcpt-to", "tx-rcpt"), ("data", "tx-data"), ("commit", "tx-data")])
+def test_refusals_by_a_filter(phase: FilterPhase, event: str, answer: str) -> None:
+    """After the reply, once, also where replies wait for recipients; a lost connection gives the mail up."""
+    session = world(phases=1 << FILTER_PHASES.index(phase))
+    session.say(b"EHLO x.example\r\nMAIL FROM:<a@b.example>\r\n")
+    if phase != "rcpt-to":
+        session.say(b"RCPT TO:<b@example.com>\r\n")
+    session.filters[phase] = (answer, "550 no")
+    session.sent.clear()
+    session.say(b"RCPT TO:<b@example.com>\r\n" if phase == "rcpt-to" else b"DATA\r\n")
+    if phase == "commit":
+        session.say(b"A: b\r\n\r\n.\r\n")
+    address = "|b@example.com" if phase == "rcpt-to" else ""
+    ended = answer == "disconnect"
+    over = ["tx-rollback|00000001", "tx-reset|00000001"] if ended or phase == "commit" else []
+    assert told(session, "link-disconnect") == [
+        *(["tx-data|00000001|ok"] if phase == "commit" else []), f"{event}|00000001|permfail{address}", *over,
     ]  # fmt: skip
 
 
