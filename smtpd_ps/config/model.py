@@ -320,6 +320,7 @@ class Options:
     max_mails_per_connection: int = 100
     max_failures_per_connection: int = 25
     keepalive_secs: int = 10
+    max_mails_per_minute: int = 0
     max_agents: int = 50
     queue_compression: bool = False
     # The key; "" asks for it at the start, "stdin" reads it there; None encrypts nothing.

@@ -273,6 +273,7 @@ class MtaLimits(Value, frozen=True):
     max_mails_per_connection: U32 = 100
     max_failures_per_connection: U32 = 25  # messages refused
     keepalive_secs: Seconds = 10
+    max_mails_per_minute: U32 = 0  # 0: any number
 
 
 class DeliverySettings(Value, frozen=True):

@@ -18,7 +18,9 @@ from smtpd_ps.pure.delivery_headers import local_headers
 from smtpd_ps.pure.relay_network import Network, Target
 from smtpd_ps.pure.relay_planner import Choice, Exhausted, Usage, Wait, choose
 from smtpd_ps.pure.smtp_client_events import Answer, ClientOptions, Finished, Mail
+from smtpd_ps.runtime.loop import Timer
 
+_RATE = frozenset(("RATE",))
 FALLBACK_SECS = 0.3  # until another address of a host that does not answer is tried beside it (RFC 8305 5)
 
 
@@ -55,6 +57,7 @@ class Pool:
         self.limits_hit: frozenset[str] = frozenset()
         self._turn = 0  # of the sources
         self.draining = False
+        self._pause: Timer | None = None  # until the domain may have its next message
         self.starved = False  # mail waits, and every server has all the connections it may have
 
     # Mail and routes.
@@ -117,9 +120,11 @@ class Pool:
         if len(waiting) >= len(self.connections):
             for connection in self.connections:
                 client = connection.client
-                if waiting and client.accepts_mail and not client.idle and self._has_room(connection):
-                    connection.give(self._mail(waiting.popleft()))
-        if waiting:
+                if not waiting or self._must_pause():
+                    break
+                if client.accepts_mail and not client.idle and self._has_room(connection):
+                    self._give(connection)
+        if waiting and not self._must_pause():
             self._open_more()
             if self.starved:
                 self._use_idle(())
@@ -131,10 +136,32 @@ class Pool:
         another's turn, or the operator has taken the host out of his list.
         """
         for connection in self.connections:
-            if not self.waiting:
+            if not self.waiting or self._must_pause():
                 return
             if connection.client.idle and (not targets or connection.target in targets):
                 self._use(connection)
+
+    def _give(self, connection: Connection) -> None:
+        if rate := self._rate:
+            self._network.mail_given(self.domain, rate, self._wiring.loop.now())
+        connection.give(self._mail(self.waiting.popleft()))
+
+    @property
+    def _rate(self) -> int:
+        """Messages a minute, 0 for any number; LMTP is a mailbox here, and has none."""
+        return 0 if self.lmtp else self.limits.max_mails_per_minute
+
+    def _must_pause(self) -> bool:
+        """Whether the domain has had its messages for now; then what waits is looked at again when it is due."""
+        if not self._rate:
+            return False
+        wait_secs = self._network.mail_due(self.domain) - self._wiring.loop.now()
+        if wait_secs <= 0:
+            return False
+        self.limits_hit = _RATE
+        if self._pause is None or not self._pause.live:
+            self._pause = self._wiring.loop.call_later(wait_secs, self.pump_soon)
+        return True
 
     def _has_room(self, connection: Connection) -> bool:
         limits = self.limits
@@ -144,11 +171,12 @@ class Pool:
         )
 
     def _use(self, connection: Connection) -> None:
-        while self.waiting and connection.client.idle:  # a message may be refused without being sent
+        # A message may be refused without being sent.
+        while self.waiting and connection.client.idle and not self._must_pause():
             if not self._has_room(connection):
                 connection.quit()
                 return
-            connection.give(self._mail(self.waiting.popleft()))
+            self._give(connection)
 
     def _open_more(self) -> None:
         now = self._wiring.loop.now()
@@ -165,7 +193,8 @@ class Pool:
             opening += len(slow)
         self.starved = False
         self.limits_hit = frozenset()
-        while len(self.waiting) > opening:
+        wanted = 1 if self._rate else len(self.waiting)
+        while self.waiting and wanted > opening:
             match choose(candidates or self.targets or (), self.sources, self._network, self._usage(), now):
                 case Choice() as choice:
                     self._open(choice, now)

@@ -112,6 +112,7 @@ class Network:
         self.blocks: set[tuple[str, str]] = set()  # a source, and the domain that it serves not ("": any)
         self.sources: dict[str, int] = {}  # connections from each
         self.domains: dict[str, int] = {}  # connections for each
+        self._next_mail: dict[str, float] = {}  # when a domain with a rate may have its next message
 
     def host(self, target: Target) -> Host:
         """The record of the target's address and port, made when it is new."""
@@ -161,6 +162,14 @@ class Network:
             counts[key] -= 1
             if not counts[key]:
                 del counts[key]
+
+    def mail_due(self, domain: str) -> float:
+        """When `domain` may have its next message by its rate."""
+        return self._next_mail.get(domain, 0.0)
+
+    def mail_given(self, domain: str, per_minute: int, now: float) -> None:
+        """A message goes to `domain`, which may have so many a minute: they are spread over it evenly."""
+        self._next_mail[domain] = now + 60.0 / per_minute
 
     def worked(self, path: Path) -> None:
         """A session was set up."""
@@ -212,6 +221,9 @@ class Network:
 
     def sweep(self, now: float) -> None:
         """Forget what nothing is to be remembered of."""
+        for domain, due in list(self._next_mail.items()):
+            if due < now:
+                del self._next_mail[domain]
         for key, path in list(self._paths.items()):
             path.settle(now)
             if not path.connections and not path.penalty and path.used_at + REMEMBERED_SECS < now:

@@ -116,6 +116,7 @@ _GLOBALS = st.one_of(
     either(
         "mta limit max-conn-per-host 3 session-keepalive 0 task-hiwat 9",
         "mta limit for domain a.example max-conn-per-domain 2 inet6",
+        "mta limit for domain b.example max-mails-per-minute 30",
         "mta limit inet4",
         "mda limit max-session 1 max-session-per-user 3 task-hiwat 5",
         "scheduler limit max-inflight 77 max-schedule 4",

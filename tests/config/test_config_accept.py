@@ -457,12 +457,14 @@ def test_limits_of_a_domain(load_text) -> None:
     """What is said of a domain replaces what holds for all so far, and a second statement adds to the first."""
     conf = load_text(
         "mta limit max-conn-per-host 3 inet4\nmta limit for domain Slow.example max-conn-per-domain 1\n"
-        "mta limit session-mail-max 9\nmta limit for domain slow.example session-keepalive 0 inet6\n" + RULE
+        "mta limit session-mail-max 9\n"
+        "mta limit for domain slow.example session-keepalive 0 inet6 max-mails-per-minute 12\n" + RULE
     )
     (own,) = conf.options.domain_limits
     assert (own.domain, own.family, own.max_connections_per_host, own.max_connections_per_domain) == (
         "slow.example", 6, 3, 1)  # fmt: skip
-    assert (own.max_mails_per_connection, own.keepalive_secs) == (100, 0)
+    assert (own.max_mails_per_connection, own.keepalive_secs, own.max_mails_per_minute) == (100, 0, 12)
+    assert conf.options.mta_limits().max_mails_per_minute == 0
     assert (conf.options.family, conf.options.mta_limits().max_mails_per_connection) == (4, 9)
 
 

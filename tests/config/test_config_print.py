@@ -59,7 +59,8 @@ def test_what_is_printed_means_the_same(load_text, text: str) -> None:
 EXPECTED = """\
 smtp limit max-mails 100 max-rcpt 1000 processes 1
 mta limit processes 1 max-conn-per-host 10 max-conn-per-route 5 max-conn-per-source 100 max-conn-per-connector 20 \
-max-conn-per-relay 100 max-conn-per-domain 100 session-mail-max 100 session-keepalive 10 max-failures-per-session 25
+max-conn-per-relay 100 max-conn-per-domain 100 session-mail-max 100 session-keepalive 10 max-failures-per-session 25 \
+max-mails-per-minute 0
 mda limit max-session 50 max-session-per-user 7
 scheduler limit max-inflight 5000
 mta max-deferred 100

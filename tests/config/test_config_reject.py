@@ -427,6 +427,8 @@ GLOBAL = [
     ("mta limit for domain a..b max-conn-per-host 5", '1: expected a domain, found "a..b"'),
     ("mta limit for domain a.example max-conn-per-host 0",
      "1: mta limit max-conn-per-host must be at least 1 and at most 4294967295, found 0"),
+    ("mta limit for domain a.example max-mails-per-minute 9999999",
+     "1: mta limit max-mails-per-minute must be at least 0 and at most 1000000, found 9999999"),
     ("mta limit for domain a.example max-conn-per-host",
      "1: expected a number for mta limit max-conn-per-host, found the end of the line"),
     ("mda wrapper", "1: expected the name of a wrapper, found the end of the line"),

@@ -3,12 +3,14 @@
 import socket
 from contextlib import closing
 
+import delivery_bench
 import pytest
 from delivery_bench import SEND, Bench
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, MtaLimits
 from smtpd_ps.contract.values import RouteHost, RouteSource, Status
+from smtpd_ps.runtime.loop import Loop
 
 
 def routed(bench: Bench, *hosts: RouteHost, **more) -> None:
@@ -168,3 +170,52 @@ def test_mail_follows_the_route(sinks):
     bench.until(lambda: len(bench.results) == 8)
     assert full.sessions == 0
     assert {result.status for result in bench.results} == {Status.OK}
+
+
+class Hurried(Loop):
+    """Its clock can be put forward."""
+
+    ahead_secs = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead_secs
+
+
+def test_a_rate_spreads_messages(sinks, monkeypatch):
+    """One message when it is due, on whatever connection, also of another action; until then nothing is done at all."""
+    monkeypatch.setattr(delivery_bench, "Loop", Hurried)
+    sink = sinks()
+    own = MtaLimits(domain="slow.test", max_mails_per_minute=2)
+    other = ActionSettings("other", "relay")
+    bench = Bench(SEND, other, domain_limits=(own,))
+    host = RouteHost("sink.test", ("127.0.0.1",), sink.port)
+    for number in range(1, 5):
+        job = bench.job("x@slow.test", number=number, action="send" if number % 2 else "other")
+        bench.delivery.deliver(m.Deliver((job,)))
+    bench.delivery.deliver(m.Deliver((bench.job("x@fast.test", number=9),)))
+    routed(bench, host)
+    bench.until(lambda: len(bench.results) == 2)  # one of each domain
+    for sent in range(2, 5):
+        bench.loop.turn(0)
+        bench.loop.turn(0)
+        assert bench.loop._patience(None) > 0
+        bench.loop.ahead_secs += 15
+        bench.loop.turn(0.05)
+        assert len(sink.messages) == sent  # half the time is not enough
+        bench.loop.ahead_secs += 15
+        bench.until(lambda sent=sent: len(bench.results) == sent + 1)
+    assert {result.status for result in bench.results} == {Status.OK}
+    assert sorted(result.evpid >> 32 for result in bench.results) == [1, 2, 3, 4, 9]
+
+
+def test_mail_that_waits_for_its_rate_opens_no_connection(sinks):
+    """One connection for the message that is due, none for the others."""
+    sink = sinks()
+    bench = Bench(SEND, mta=MtaLimits(max_mails_per_minute=1))
+    bench.delivery.deliver(m.Deliver(tuple(bench.job("x@d.test", number=number) for number in range(1, 11))))
+    routed(bench, RouteHost("sink.test", ("127.0.0.1",), sink.port))
+    bench.until(lambda: len(bench.results) == 1)
+    bench.loop.turn(0)
+    (pool,) = bench.delivery._pools.values()
+    assert (sink.sessions, len(pool.connections), len(pool.waiting)) == (1, 1, 9)
+    assert pool.limits_hit == {"RATE"}

@@ -247,3 +247,23 @@ def test_eight_bits_to_a_host_of_seven() -> None:
             (bounce,) = [each for each in sink.mails if not each.sender]
             assert b"Status: 5.6.3" in bounce.data
             assert len(sink.mails) == 3
+
+
+def test_a_domain_with_a_rate() -> None:
+    """Its mail waits in delivery, that of others goes on, and neither queue nor delivery has anything to do."""
+    with (
+        sinking(address=("127.0.0.78", 25)) as sink,
+        zone(A_slow_test=["127.0.0.78"], A_fast_test=["127.0.0.78"]) as server,
+    ):
+        config = "mta limit for domain slow.test max-mails-per-minute 1\n" + LISTEN
+        config += "action out relay\nmatch from any for any action out\n"
+        with running(config, resolver=f"127.0.0.1:{server.port}") as daemon:
+            for _ in range(3):
+                send(daemon, "b@slow.test")
+            for _ in range(5):
+                send(daemon, "b@fast.test")
+            wait_until("what may go has gone", lambda: len(sink.mails) == 6)
+            wait_until("queue knows it", lambda: daemon.stats()["scheduler.delivery.ok"] == "6")
+            assert daemon.queued() == 2
+            assert 'result="TempFail"' not in daemon.log
+            daemon.ctl("remove", "all")

@@ -69,6 +69,7 @@ MTA_LIMITS = {
     "session-transaction-delay": _DELAY,
     "session-keepalive": Limit("keepalive_secs", 0, 10**9),
     "max-failures-per-session": Limit("max_failures_per_connection", 1),
+    "max-mails-per-minute": Limit("max_mails_per_minute", 0, 1_000_000),  # ours
     "task-hiwat": _NONE,
     "task-lowat": _NONE,
     "task-release": _NONE,
