@@ -9,7 +9,6 @@ from smtpd_ps.agents.agent import Agent, Store
 from smtpd_ps.agents.maildir import Maildir
 from smtpd_ps.agents.mbox import Mbox
 from smtpd_ps.agents.runner import Runner
-from smtpd_ps.agents.submitter import Submitter
 from smtpd_ps.contract.messages import AgentSetup
 from smtpd_ps.contract.values import Process
 from smtpd_ps.pure.maildir_name import MaildirNames
@@ -34,6 +33,8 @@ def main() -> None:
     if settings.kind == "submit":
         if child.submission is None:
             sys.exit("smtpd_ps: agent: nothing to submit")
+        from smtpd_ps.agents.submitter import Submitter  # brings the SMTP client, which no other agent needs
+
         submitter = Submitter(*child.submission, settings, child.log)
         child.confine()
         sys.exit(submitter.run())

@@ -65,6 +65,7 @@ class Offline:
     _opening: set[str] = field(default_factory=set)
     _left: dict[str, tuple[int, int]] = field(default_factory=dict)  # inode and time of change
     _seen: set[str] = field(default_factory=set)  # of those, in this look
+    _ending: bool = False
 
     def start(self, loop: Loop) -> None:
         """Look through the folder now and from time to time."""
@@ -163,13 +164,15 @@ class Offline:
         except KeyError:
             self._leave(name, mark, f"there is no user of uid {status.st_uid}")
             return
-        if owner.pw_name in self.forbidden_users:
-            self._leave(name, mark, f"{owner.pw_name} sends no mail")
+        if owner.pw_name in self.forbidden_users or not (self.privileged or owner.pw_uid == os.getuid()):
+            self._leave(name, mark, f"{owner.pw_name} sends no mail here")
             return
 
         def done(verdict: str, text: str, fd: int | None) -> None:
             self._opening.discard(name)
-            if verdict == "found" and fd is not None:
+            if self._ending and fd is not None:
+                os.close(fd)
+            elif verdict == "found" and fd is not None:
                 self._submit(name, status.st_ino, owner, fd)
             elif verdict == "refused":
                 self._leave(name, mark, text)
@@ -241,6 +244,7 @@ class Offline:
 
     def end(self) -> None:
         """Look no more, and end the agents: what they had stays, to be submitted another time."""
+        self._ending = True
         if self._timer is not None:
             self._timer.cancel()
         self._close()
