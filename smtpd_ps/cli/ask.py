@@ -21,6 +21,10 @@ class DaemonError(Exception):
     """The daemon cannot be reached, refuses, or answers nonsense; the text says which."""
 
 
+class NoDaemon(DaemonError):
+    """Nobody listens on the control socket."""
+
+
 class Conversation:
     """A connection for several requests, one after the other; a context manager. Raises DaemonError."""
 
@@ -65,7 +69,7 @@ def _connect(state_dir: str | None) -> socket.socket:
     except PermissionError:
         raise DaemonError(f"{path}: only root may give orders to smtpd_ps") from None
     except OSError as error:
-        raise DaemonError(f"{path}: {error.strerror}; is smtpd_ps running?") from None
+        raise NoDaemon(f"{path}: {error.strerror}; is smtpd_ps running?") from None
     return sock
 
 

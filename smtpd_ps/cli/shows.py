@@ -4,11 +4,12 @@ Runs in the operator's command; prints what the control process answered.
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from smtpd_ps.cli.ask import parts
+from smtpd_ps.cli.ask import DaemonError, NoDaemon, parts
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.values import ProgramKind, envelope_id_text, message_id_text
 
@@ -26,9 +27,24 @@ def queue_line(row: m.QueueRow) -> str:
     return "|".join(str(field) for field in fields)
 
 
+def _queue_rows(state_dir: str | None, msgid: int) -> Iterator[m.QueueRow]:
+    try:
+        yield from parts(state_dir, m.ShowQueue(0, msgid), m.QueueRow)
+    except NoDaemon:
+        from smtpd_ps.cli.offline_queue import offline_rows, store_at_rest  # brings the store, for this alone
+
+        path = store_at_rest(state_dir)
+        if path is None:
+            raise
+        try:
+            yield from offline_rows(path, msgid)
+        except OSError as error:
+            raise DaemonError(f"{path}: {error.strerror}") from None
+
+
 def queue(state_dir: str | None, msgid: int, json: bool) -> int:
-    """List the queue, streamed."""
-    for row in parts(state_dir, m.ShowQueue(0, msgid), m.QueueRow):
+    """List the queue, streamed; from the store itself, only read, where no daemon runs."""
+    for row in _queue_rows(state_dir, msgid):
         if json:
             record = {name: getattr(row, name) for name in row.__struct_fields__ if name != "client"}
             _json(record | {"evpid": envelope_id_text(row.evpid)})

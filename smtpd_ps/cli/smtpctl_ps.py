@@ -152,7 +152,9 @@ class Commands:
         return self._count(m.PauseEnvelope(0, paused, evpid, msgid), "paused" if paused else "resumed")
 
     def _discover(self, given: Sequence[str]) -> int:
-        return self._count(m.Discover(0, *parse_id(given[0])), "discovered")
+        done = order(self._state_dir, m.Discover(0, *parse_id(given[0])))
+        print(f"{done.count} envelope{'s' if done.count != 1 else ''} discovered")  # the plural of 0 as OpenSMTPD's
+        return 0
 
     def _uncorrupt(self, given: Sequence[str]) -> int:
         evpid, msgid = (0, 0) if given[0] == "all" else parse_id(given[0])
@@ -224,7 +226,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(given)
     except WordError as error:
         return _usage(str(error))
-    except (DaemonError, IdError) as error:
+    except IdError as error:
+        print(f"smtpctl_ps: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except DaemonError as error:
         print(f"smtpctl_ps: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:

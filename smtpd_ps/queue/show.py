@@ -49,6 +49,17 @@ def queue_row(
     )  # fmt: skip
 
 
+def offline_row(message: StoredMessage, evpid: int, stored: StoredEnvelope, now_ms: int) -> m.QueueRow:
+    """The same of a store that no daemon serves. When it expires is the configuration's to say: 0."""
+    envelope = stored.envelope
+    kind: Literal["mda", "mta", "bounce"] = "mda" if envelope.user or envelope.target else "mta"
+    return m.QueueRow(
+        0, evpid, _family(envelope.client.address), kind if stored.state is EnvelopeState.PENDING else "bounce",
+        _flags(stored), envelope.sender, envelope.rcpt, envelope.dest, message.created_ms // 1000, 0,
+        stored.last_try_ms // 1000, stored.tries, "offline", max(0, stored.next_try_ms - now_ms) // 1000, stored.text,
+    )  # fmt: skip
+
+
 def _error(shared: Shared, stored: StoredEnvelope, flying: bool) -> str:
     """What keeps it here. That no action delivers it any more is said at once, not at its next try."""
     waits = stored.state is EnvelopeState.PENDING and not flying
@@ -76,7 +87,7 @@ def envelope_text(shared: Shared, message: StoredMessage, evpid: int, stored: St
         ("sockaddr", client.address),
         ("user", envelope.user),
         ("auth-user", client.user),
-        ("sender", envelope.sender or "<>"),
+        ("sender", envelope.sender or "@"),
         ("rcpt", envelope.rcpt),
         ("dest", envelope.dest),
         ("target", envelope.target),

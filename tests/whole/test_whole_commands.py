@@ -1,5 +1,6 @@
 """Every command of smtpctl_ps on a live daemon: shortened, as JSON, refused; and the daemon's -P."""
 
+import fcntl
 import json
 import socket
 import sys
@@ -162,14 +163,14 @@ def test_what_cannot_be_paused_at_the_start() -> None:
 
 
 def test_refusals_go_to_standard_error() -> None:
-    """Unknown commands 255, what the daemon refuses and malformed ids 1; an unknown id is 0 envelopes and 0."""
+    """Unknown commands and malformed ids 255, what the daemon refuses 1; an unknown id is 0 envelopes and 0."""
     assert sys.executable
     with running(PLAIN) as daemon:
         for words, status, said in (
             (("frobnicate",), 255, "unknown command"),
             (("show",), 255, "possible: show corrupt"),
             (("show", "sta"), 255, "show stats"),
-            (("remove", "xyz"), 1, "neither a message id"),
+            (("remove", "xyz"), 255, "neither a message id"),
             (("show", "envelope", "0123456789abcdef"), 1, "no envelope"),
             (("show", "message", "01234567"), 1, "no message"),
             (("update", "table", "nothing"), 1, "nothing"),
@@ -179,3 +180,41 @@ def test_refusals_go_to_standard_error() -> None:
             assert (done.returncode, done.stdout) == (status, ""), (words, done)
             assert said in done.stderr, (words, done)
         assert daemon.ctl("remove", "0123456789abcdef") == "0 envelope removed\n"
+
+
+def test_show_queue_without_a_daemon() -> None:
+    """What waits is listed as offline from the store, after a crash too, and no file of it is touched."""
+    with running(PLAIN + "queue compression\n") as daemon:
+        evpid = tried(daemon)
+        row = daemon.ctl("show", "queue").strip().split("|")
+        for end in (lambda: daemon.process.kill(), daemon.stop):
+            pids = daemon.pids()
+            end()
+            daemon.process.wait(30)
+            daemon.wait_gone(pids)
+            files = {path: path.stat() for path in (daemon.state / "spool").rglob("*")}
+            (line,) = daemon.ctl("show", "queue").splitlines()
+            fields = line.split("|")
+            assert fields[:8] == row[:8] and fields[8] == "0" and fields[9:11] == row[9:11]
+            assert fields[11] == "offline" and fields[13] == row[13]
+            assert daemon.ctl("show", "queue", "00000001") == ""
+            assert json.loads(daemon.ctl("show", "queue", evpid[:8], "--json"))["state"] == "offline"
+            assert {path: path.stat().st_mtime_ns for path in (daemon.state / "spool").rglob("*")} == {
+                path: found.st_mtime_ns for path, found in files.items()
+            }
+            with (daemon.state / "run" / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                done = cli("smtpctl_ps", "--state-dir", str(daemon.state), "show", "queue")
+                assert done.returncode == 1 and "is smtpd_ps running?" in done.stderr
+            daemon.start()
+        daemon.ctl("remove", "all")
+
+
+def test_an_encrypted_queue_without_a_daemon() -> None:
+    """Only the key can read it: how many messages there are is said on standard error."""
+    with running(PLAIN + "queue encryption 0123456789abcdef0123456789abcdef\n") as daemon:
+        tried(daemon)
+        daemon.stop()
+        done = cli("smtpctl_ps", "--state-dir", str(daemon.state), "show", "queue")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr == "smtpctl_ps: 1 message encrypted: only the daemon can show what is in it\n"

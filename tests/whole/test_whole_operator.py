@@ -47,7 +47,7 @@ def test_an_envelope_is_paused_over_a_restart() -> None:
         assert said == "0 envelope scheduled\n1 paused: resume envelope lets it be tried\n"
         assert daemon.ctl("resume", "envelope", "all") == "1 envelope resumed\n"
         assert rows(daemon)[0][3] == ""
-        assert daemon.ctl("discover", "0000000000000077") == "0 envelope discovered\n"
+        assert daemon.ctl("discover", "0000000000000077") == "0 envelopes discovered\n"
         daemon.ctl("remove", "all")
 
 

@@ -27,7 +27,7 @@ UNREADABLE = "lost its envelopes in a damaged database"
 Report = Callable[[str], None]
 
 
-class _Pages:
+class Pages:
     """The pages of a database as they are after the last transaction of its log."""
 
     def __init__(self, path: Path) -> None:
@@ -57,6 +57,7 @@ class _Pages:
                 yield from sqlite_pages.rows(number, self.fetch)
 
     def close(self) -> None:
+        """Close both files."""
         os.close(self._db)
         if self._wal >= 0:
             os.close(self._wal)
@@ -65,7 +66,7 @@ class _Pages:
 class _Found:
     """What the first look at all rows gives."""
 
-    def __init__(self, pages: _Pages, coder: Coder) -> None:
+    def __init__(self, pages: Pages, coder: Coder) -> None:
         self._coder = coder
         self.messages: dict[int, StoredMessage] = {}
         self.damaged: dict[int, str] = {}
@@ -114,7 +115,7 @@ def salvage(path: Path, bodies: Path, why: str, report: Report, coder: Coder | N
     fresh = Path(f"{path}.new")
     for leftover in (fresh, Path(f"{fresh}-wal")):
         leftover.unlink(missing_ok=True)
-    pages = _Pages(path)
+    pages = Pages(path)
     coder = coder if coder is not None else Coder()
     store = EmbeddedStore(fresh, coder=coder)
     try:
@@ -165,7 +166,7 @@ def _plain(message: StoredMessage, data: object, coder: Coder) -> bytes | None:
     return plain if len(plain) == message.size_bytes and checksum(plain) == message.body_crc else None
 
 
-def _copy(pages: _Pages, store: EmbeddedStore, bodies: Path, coder: Coder) -> tuple[int, dict[int, str]]:
+def _copy(pages: Pages, store: EmbeddedStore, bodies: Path, coder: Coder) -> tuple[int, dict[int, str]]:
     """Returns how many messages were stored, and the damaged ones with the reason."""
     found = _Found(pages, coder)
     waiting = dict(found.messages)
