@@ -20,14 +20,28 @@ LISTENS = 2  # AF_INET
 class OpenSMTPD:
     """A running one. Its paths are fixed, so its spool and sockets are mounted over the machine's."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes], smtpctl: Path) -> None:
         self.folder = folder
         self.process = process
+        self.smtpctl = str(smtpctl)
 
     @property
     def log(self) -> str:
         """All that it said."""
         return (self.folder / "log").read_text(errors="replace")
+
+    def command(self, *words: str) -> list[str]:
+        """What runs a program of root beside it, with the group that its smtpctl is installed for."""
+        group = str(bench_accounts(USERS).gids["opensmtpq"])
+        room = f"--mount=/proc/{self.process.pid}/ns/mnt"
+        return ["nsenter", room, "setpriv", "--regid", group, "--clear-groups", *words]
+
+    def ctl(self, *words: str) -> tuple[int, str, str]:
+        """Run smtpctl: its status, standard output and standard error."""
+        done = subprocess.run(
+            self.command(self.smtpctl, *words), text=True, capture_output=True, timeout=30, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
 
     def queued(self) -> int:
         """Messages in its spool."""
@@ -60,7 +74,7 @@ def opensmtpd(folder: Path, config: str, port: int, packages: Packages | None = 
             entering(Path("/dev/null"), mounts, command),
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=environment, start_new_session=True,
         )  # fmt: skip
-    running = OpenSMTPD(folder, process)
+    running = OpenSMTPD(folder, process, tree / "usr/sbin/smtpctl")
     try:
         wait_until(
             f"OpenSMTPD's banner: {folder / 'log'}",
