@@ -13,6 +13,7 @@ from smtpd_ps.pure.match_tables import match_netaddrs
 from smtpd_ps.pure.proxy_header import FIXED_BYTES, ProxyError, rest_bytes, source_address
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop, Timer
+from smtpd_ps.smtp.sources import Sources
 
 HEADER_SECS = 30.0
 
@@ -23,12 +24,19 @@ class ProxyDoor:
     """Takes the connections of one listener.
 
     `on_client` gets each with the address its header gives; `on_gone` hears of one that ends without.
+    `sources` bounds how many of one address or network may wait for their headers to be complete.
     """
 
     def __init__(
-        self, loop: Loop, log: Log, listener: ListenerSettings, on_client: OnClient, on_gone: Callable[[], None]
+        self,
+        loop: Loop,
+        log: Log,
+        listener: ListenerSettings,
+        sources: Sources,
+        on_client: OnClient,
+        on_gone: Callable[[], None],
     ) -> None:
-        self.loop, self.log = loop, log
+        self.loop, self.log, self._sources = loop, log, sources
         self._trusts = match_netaddrs(listener.proxies) if listener.proxy == "listed" else None
         self._on_client = on_client
         self._on_gone = on_gone
@@ -45,19 +53,27 @@ class ProxyDoor:
             self.log.info(f"smtp proxy address={address} refused: it may not send PROXY headers")
             sock.close()
             return
+        if not self._sources.open(address):
+            self.log.info(f"smtp proxy address={address} refused: too many that have sent no header")
+            sock.close()
+            return
         self._waiting.add(_Header(self, sock, address))
 
     def read(self, header: "_Header", sock: socket.socket, source: str) -> None:
         """A header is complete."""
-        self._waiting.discard(header)
+        self._forget(header)
         self.log.debug(f"smtp proxy address={header.address} source={source}")
         self._on_client(sock, source)
 
     def failed(self, header: "_Header", why: str) -> None:
         """A connection ended without a header."""
-        self._waiting.discard(header)
+        self._forget(header)
         self.log.info(f'smtp proxy address={header.address} closed reason="{why}"')
         self._on_gone()
+
+    def _forget(self, header: "_Header") -> None:
+        self._waiting.discard(header)
+        self._sources.close(header.address)
 
     def close(self) -> None:
         """End those that have not said for whom they come."""

@@ -146,9 +146,16 @@ class SmtpServer:
             return {}
         from smtpd_ps.smtp.proxied import ProxyDoor  # before confinement, and only where it is used
 
+        settings = proxied[0].settings
+        sources = Sources(settings, self.loop.now)  # that wait at all doors; their clients count by themselves
         return {
             service.listener.index: ProxyDoor(
-                self.loop, self.log, service.listener, partial(self._client, service), self._see_whether_drained
+                self.loop,
+                self.log,
+                service.listener,
+                sources,
+                partial(self._client, service),
+                self._see_whether_drained,
             )
             for service in proxied
         }
