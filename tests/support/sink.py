@@ -42,6 +42,7 @@ class Sink:
         self.connections = 0
         self.clients: list[str] = []  # where connections came from
         self.greetings: list[str] = []  # names given to EHLO
+        self.commands: list[str] = []  # MAIL and RCPT, whole
         self.lmtp = lmtp
         self.behaviour = behaviour or Behaviour()
         self._lock = threading.Lock()
@@ -79,6 +80,8 @@ class Sink:
         while line := handler.rfile.readline(70_000):
             words = line.decode("utf-8", "replace").rstrip("\r\n")
             verb = words[:4].upper()
+            if verb in ("MAIL", "RCPT"):
+                self.commands.append(words)
             if verb in ("EHLO", "LHLO"):
                 self.greetings.append(words[5:])
                 lines = ["sink.test", *self.behaviour.extensions]
