@@ -6,6 +6,7 @@ Runs in filter programs; handles strangers' messages, and looks at nothing but l
 from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES = 65536
+Piece = bytes | bytearray | memoryview  # of a message; cut anywhere
 
 
 def undotted(line: bytes) -> bytes:
@@ -31,21 +32,22 @@ def one_line(line: bytes) -> bytes:
     return line
 
 
-def lines(pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:
-    """The lines of a message that comes in pieces, without their ends (CRLF or LF). Holds one piece and a line."""
-    rest = b""
+def lines(pieces: Iterable[Piece]) -> Iterator[bytes]:
+    """The lines of a message that comes in pieces, without their ends (CRLF or LF). Copies a window at a time."""
+    rest: list[bytes] = []
     for piece in pieces:
-        start = 0
-        while (end := piece.find(b"\n", start)) >= 0:
-            line = rest + bytes(piece[start:end])
-            rest, start = b"", end + 1
-            yield line.removesuffix(b"\r")
-        rest += bytes(piece[start:])
-    if rest:
-        yield rest.removesuffix(b"\r")
+        for start in range(0, len(piece), CHUNK_BYTES):
+            first, *more = bytes(piece[start : start + CHUNK_BYTES]).split(b"\n")
+            rest.append(first)
+            for each in more:
+                yield b"".join(rest).removesuffix(b"\r")
+                rest = [each]
+    last = b"".join(rest)
+    if last:
+        yield last.removesuffix(b"\r")
 
 
-def written(head: bytes, pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+def written(head: bytes, pieces: Iterable[Piece]) -> Iterator[bytes]:
     """The protocol's lines for a whole message and its end, in chunks."""
     out: list[bytes] = []
     size = 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from smtpd_ps.filterkit import data_stream
 from smtpd_ps.filterkit.answers import Answer, Disconnect, Junk, Proceed, Reject, Report, Rewrite
-from smtpd_ps.filterkit.data_stream import Message
+from smtpd_ps.filterkit.data_stream import Message, Piece
 from smtpd_ps.filterkit.events import Commit, Event, LinkDisconnect, Request, TxReset, TxRollback
 from smtpd_ps.filterkit.filter import Filter, Handlers
 from smtpd_ps.filterkit.filter_lines import ProtocolError, configured, parse_event, parse_request, quoted
@@ -264,16 +264,18 @@ class FilterCore:
         handler = self.handlers.message
         assert handler is not None
 
-        def settle(result: bytes | bytearray | Iterable[bytes] | None) -> None:
+        def settle(result: Piece | Iterable[Piece] | None) -> None:
             match result:
                 case None:
                     self._emit(flow, token, (message.data,))
-                case bytes() | bytearray():
+                case bytes() | bytearray() | memoryview():
                     self._emit(flow, token, (result,))
-                case str():
-                    raise TypeError("a message is bytes")
                 case _:
-                    self._emit(flow, token, list(result))
+                    pieces = list(result)
+                    for piece in pieces:
+                        if not isinstance(piece, Piece):
+                            raise TypeError(f"a piece of a message is a {type(piece).__name__}")
+                    self._emit(flow, token, pieces)
 
         def failed() -> None:
             flow.failed = True
@@ -281,7 +283,7 @@ class FilterCore:
 
         self._call(flow, "message", lambda: handler(flow.session, message), settle, failed)
 
-    def _emit(self, flow: _Flow, token: str, pieces: Iterable[bytes | bytearray]) -> None:
+    def _emit(self, flow: _Flow, token: str, pieces: Iterable[Piece]) -> None:
         if not flow.gone:
             self._out.append(data_stream.written(data_stream.prefix(flow.session.id, token), pieces))
 

@@ -115,7 +115,7 @@ def _serve_asynchronously(make: Callable[[Spawn | None], Core], out: int) -> Non
         def guarded(do: Callable[[], None]) -> None:
             try:
                 do()
-            except (OSError, ProtocolError, StopProgram) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, it ends the loop
                 if not over.done():
                     over.set_exception(error)
 

@@ -315,10 +315,10 @@ def test_messages_are_unchanged_where_nothing_is_returned(body: list[bytes], siz
         def filter_message(self, session: Session, message: Message) -> Any:
             whole = bytes(message.data)
             pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
-            return {"1": None, "2": whole, "3": iter(pieces)}[session.id]
+            return {"1": None, "2": whole, "3": iter(pieces), "4": memoryview(whole)}[session.id]
 
     sent = [b"." + line if line.startswith(b".") else line for line in body] + [b"."]
-    for session in (b"1", b"2", b"3"):
+    for session in (b"1", b"2", b"3", b"4"):
         world = World(One())
         head = b"filter|0.7|1.5|smtp-in|data-line|" + session + b"|b2|"
         world.core.receive(b"".join(head + line + b"\n" for line in sent))
@@ -339,6 +339,14 @@ def test_line_by_line() -> None:
     world = World(One())
     assert world.data(b"a", b"drop") == [b"a"]
     assert world.data(b"two", b"..b", b".") == [b"one", b"..two", b"..b", b"the end", b"."]
+
+
+@pytest.mark.parametrize("result", ["text", ["text"], [b"x", None], 5])
+def test_a_message_that_is_none(result: Any) -> None:
+    """It passes as it was; the error is the handler's, not one of the loop."""
+    world = World(type("One", (Filter,), {"filter_message": lambda self, session, message: result})())
+    assert world.data(b"S: x", b".") == [b"S: x", b"."]
+    assert len(world.log) == 1 and "TypeError" in world.log[0]
 
 
 @pytest.mark.parametrize("whole", [True, False])

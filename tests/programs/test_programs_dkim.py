@@ -16,7 +16,8 @@ from smtpd_ps.programs.dkim_keys import load, parse
 from smtpd_ps.programs.filter_dkim import UsageError, signer
 
 MESSAGE = (
-    b"Received: from a by b; today\r\nFrom: Anna <anna@Example.ORG>\r\nTo: b@example.net\r\nSubject: a long\r\n line\r\n"
+    b"Received: from a by b; today\r\nFrom: Anna <anna@Example.ORG>\r\n"
+    b"To: b@example.net\r\nSubject: a long\r\n line\r\n"
     b"\r\n.dots and  spaces \r\n\r\n\r\n"
 )
 RSA = rsa.generate_private_key(65537, 2048)
