@@ -28,9 +28,9 @@ class NoDaemon(DaemonError):
 class Conversation:
     """A connection for several requests, one after the other; a context manager. Raises DaemonError."""
 
-    def __init__(self, state_dir: str | None) -> None:
+    def __init__(self, state_dir: str | None, timeout_secs: float | None = TIMEOUT_SECS) -> None:
         self._sock = _connect(state_dir)
-        self._channel = BlockingChannel(self._sock, Process.CLIENT, Process.CONTROL, Phase.RUN, TIMEOUT_SECS)
+        self._channel = BlockingChannel(self._sock, Process.CLIENT, Process.CONTROL, Phase.RUN, timeout_secs)
 
     def __enter__(self) -> Self:
         return self

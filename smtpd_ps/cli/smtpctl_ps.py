@@ -92,6 +92,7 @@ class Commands:
             Command(("stop",), lambda _given: self._order(m.Stop(0))),
             Command(("top",), lambda _given: self._top()),
             Command(("trace",), lambda given: self._trace(given, True), ("subsystem",)),
+            Command(("trace", "session"), self._follow, ("address|user|message-id",)),
             Command(("uncorrupt",), self._uncorrupt, ("message-id|all",)),
             Command(("unprofile",), lambda given: self._trace(given, False, profile=True), ("imsg|queue",)),
             Command(("untrace",), lambda given: self._trace(given, False), ("subsystem",)),
@@ -108,6 +109,13 @@ class Commands:
         if len(given[0]) > MAX_NAME:
             raise WordError("no subsystem has such a name")
         return self._order(m.Trace(0, given[0], on, profile))
+
+    def _follow(self, given: Sequence[str]) -> int:
+        from smtpd_ps.cli.follow import follow
+
+        if not given[0] or len(given[0]) > MAX_NAME:
+            raise WordError("expected an address, a user or a message id")
+        return follow(self._state_dir, given[0])
 
     def _spf_walk(self, given: Sequence[str]) -> int:
         from smtpd_ps.cli.spf_walk import spf_walk  # brings the resolver, for this command alone

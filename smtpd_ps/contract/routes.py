@@ -175,6 +175,10 @@ ROUTES: tuple[Route, ...] = (
     Route(205, m.Trace, ((CLIENT, CONTROL), (CONTROL, PARENT)), _SERVE, 512, answer="Done"),
     Route(206, m.TraceMask, _fan(PARENT, CHILDREN), _SERVE, 64),
     Route(204, m.Uncorrupt, ((CLIENT, CONTROL), (CONTROL, QUEUE)), _SERVE, 64, answer="Done"),
+    Route(207, m.Follow, ((CLIENT, CONTROL), *_fan(CONTROL, (QUEUE, SMTP, LOOKUP, DELIVERY))), _SERVE, 64,
+          answer="FollowedLine"),
+    Route(208, m.FollowedLine, (*_gather((QUEUE, SMTP, LOOKUP, DELIVERY), CONTROL), (CONTROL, CLIENT)), _SERVE,
+          16 * KIB),
     # Filters.
     Route(160, m.FilterRequest, ((SMTP, LOOKUP),), _SERVE, 16 * KIB, answer="FilterAnswer"),
     Route(161, m.FilterAnswer, ((LOOKUP, SMTP),), _SERVE, 16 * KIB),

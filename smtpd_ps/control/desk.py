@@ -42,6 +42,7 @@ _ANSWERERS: dict[type[m.Message], tuple[Process, ...]] = {
     m.Uncorrupt: (Process.QUEUE,),
     m.ShowStats: (Process.QUEUE, Process.SMTP, Process.DELIVERY),
     m.ShowStatus: (Process.QUEUE, Process.SMTP),
+    m.Follow: (Process.QUEUE, Process.SMTP, Process.LOOKUP, Process.DELIVERY),
     m.ShowProcesses: (Process.PARENT,),
     m.SetLog: (Process.PARENT,),
     m.Trace: (Process.PARENT,),
@@ -65,7 +66,7 @@ def answerers(request: m.Message) -> tuple[Process, ...]:
 _NETWORK_ROWS = (m.HostRow, m.RouteRow, m.RelayRow, m.HostStatRow, m.BlockRow)
 _Part = (
     m.TextPart | m.BytesPart | m.QueueRow | m.CorruptRow | m.ProcessRow | m.ProgramRow | m.ProgramState
-    | m.ExplainStep
+    | m.ExplainStep | m.FollowedLine
     | m.HostRow | m.RouteRow | m.RelayRow | m.HostStatRow | m.BlockRow
 )  # fmt: skip
 Peer = tuple[Process, int]  # with its seat; 0 for those that last
@@ -77,6 +78,7 @@ class _Case:
     waiting: set[Peer]
     counters: dict[str, int] = field(default_factory=dict)
     gathers: bool = False
+    follows: bool = False
     ok: bool = True
     texts: list[str] = field(default_factory=list)
     count: int = 0
@@ -101,6 +103,10 @@ class Desk:
         self._peers[peer, seat] = channel
         if peer is Process.SMTP and self._smtp_paused:
             channel.send(m.Pause(0, "smtp", True))  # nobody waits for the answer
+        if peer in answerers(m.Follow(0, True)):
+            for number, case in self._cases.items():
+                if case.follows:
+                    channel.send(m.Follow(number, True))
         if peer is Process.DELIVERY:
             for source, domain in self._blocked:
                 channel.send(m.BlockRelay(0, source, domain, True))
@@ -124,7 +130,7 @@ class Desk:
         all processes of a kind, a question to the first of them.
         """
         asked = answerers(request)
-        if isinstance(request, m.ShowStats):
+        if isinstance(request, m.ShowStats | m.Follow):
             return [peer for peer in self._peers if peer[0] in asked]
         if isinstance(request, m.Pause | m.ShowNetwork | m.ResumeRoute | m.BlockRelay):
             return [peer for peer in self._peers if peer[0] in asked and self._serves(peer)]
@@ -139,6 +145,7 @@ class Desk:
             return {
                 m.ExplainStep: self._on_part,
                 m.ProgramState: self._on_part,
+                m.FollowedLine: self._on_part,
                 m.Done: lambda done: self._answered((peer, seat), done),
             }
         rows: dict[type[m.Message], Callable[..., None]] = {}
@@ -146,6 +153,8 @@ class Desk:
             rows[m.ProgramRow] = self._on_part
         if peer is Process.QUEUE:
             rows[m.CorruptRow] = self._on_part
+        if peer is not Process.PARENT:
+            rows[m.FollowedLine] = self._on_part
         if peer is Process.DELIVERY:
             rows |= dict.fromkeys(_NETWORK_ROWS, self._on_part)
         return rows | {
@@ -169,7 +178,9 @@ class Desk:
                 self._blocked.add(pair)
             elif not request.blocked:
                 self._blocked.discard(pair)
-        self._cases[number] = _Case(client, set(peers), gathers=isinstance(request, m.ShowStats))
+        self._cases[number] = _Case(
+            client, set(peers), gathers=isinstance(request, m.ShowStats), follows=isinstance(request, m.Follow)
+        )
         numbered = msgspec.structs.replace(request, client=number)
         for peer in peers:
             self._peers[peer].send(numbered)
@@ -177,7 +188,11 @@ class Desk:
 
     def forget(self, number: int) -> None:
         """The client is gone: drop what still comes for it."""
-        self._cases.pop(number, None)
+        case = self._cases.pop(number, None)
+        if case is not None and case.follows:
+            for (process, _seat), channel in self._peers.items():
+                if process in answerers(m.Follow(0, False)):
+                    channel.send(m.Follow(number, False))
 
     def _on_part(self, part: _Part) -> None:
         case = self._cases.get(part.client)

@@ -24,6 +24,7 @@ from smtpd_ps.contract.values import Phase, Process
 from smtpd_ps.runtime import tracing
 from smtpd_ps.runtime.channel import BlockingChannel, Channel, Handlers
 from smtpd_ps.runtime.codec import ContractViolation
+from smtpd_ps.runtime.following import Following
 from smtpd_ps.runtime.late_imports import watch_imports
 from smtpd_ps.runtime.log import Log, escape
 from smtpd_ps.runtime.loop import Loop
@@ -162,7 +163,11 @@ class Child:
         return {seat: self._channel(peer, sock, handlers(seat)) for seat, sock in self.peers[peer].items()}
 
     def _channel(self, peer: Process, sock: socket.socket, handlers: Handlers) -> Channel:
+        following = Following(self.process, self.log)
+        if peer is Process.CONTROL:  # handled here, for all of them
+            handlers = {**handlers, m.Follow: following.asked}
         made = Channel(self.loop, sock, self.process, peer, handlers, lambda why: self._lost(peer, why))
+        following.channel = made
         self._channels.append(made)
         return made
 

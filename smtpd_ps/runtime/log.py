@@ -8,6 +8,7 @@ import codecs
 import os
 import socket
 import sys
+from collections.abc import Callable
 from enum import IntEnum
 from types import TracebackType
 
@@ -43,6 +44,7 @@ class Log:
         self.process = process
         self.verbose = verbose
         self._socket = None if foreground else _connect()
+        self.follow: Callable[[str], None] | None = None  # hears each line too (runtime/following)
 
     @property
     def fileno(self) -> int | None:
@@ -84,6 +86,8 @@ class Log:
 
     def _write(self, level: Level, text: str) -> None:
         line = f"{self.process.title}: {escape(text)}"
+        if self.follow is not None:
+            self.follow(escape(text))
         if self._socket is None:
             sys.stderr.write(line + "\n")
             return

@@ -24,13 +24,16 @@ SUBSYSTEMS: dict[str, int] = {
 PROFILES: dict[str, int] = {"imsg": PROFILE_IMSG, "queue": PROFILE_QUEUE}
 _IN_LINES = (b"AUTH ", b"MAIL ", b"RCPT ", b"EHLO ", b"HELO ", b"LHLO ")
 
-mask = 0  # what is traced
+mask = 0  # what is traced, for the log or for an operator who watches
+_logged = _watched = 0
 clock = perf_counter
 
 
 def _nowhere(_text: str) -> None:
     """Before there is a log."""
 
+
+_watcher: Callable[[str], None] = _nowhere
 
 _log: Callable[[str], None] = _nowhere
 
@@ -43,8 +46,16 @@ def attach(log: Callable[[str], None]) -> None:
 
 def set_mask(value: int) -> None:
     """What is traced from now on."""
-    global mask
-    mask = value
+    global mask, _logged
+    _logged = value
+    mask = _logged | _watched
+
+
+def follow(value: int, watcher: Callable[[str], None]) -> None:
+    """What `watcher` hears from now on, whether or not it is logged (runtime/following)."""
+    global mask, _watched, _watcher
+    _watched, _watcher = value, watcher
+    mask = _logged | _watched
 
 
 def names(value: int) -> tuple[str, ...]:
@@ -55,7 +66,10 @@ def names(value: int) -> tuple[str, ...]:
 
 def write(subsystem: str, text: str) -> None:
     """A line; the caller has looked at `mask`."""
-    _log(f"{subsystem}: {text}")
+    if _watched and not SUBSYSTEMS.get(subsystem, _logged) & _logged:
+        _watcher(f"{subsystem}: {text}")
+    else:
+        _log(f"{subsystem}: {text}")  # which the watcher hears too, where there is one
 
 
 def commands(data: bytes) -> str:

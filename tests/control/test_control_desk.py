@@ -177,3 +177,21 @@ def test_smtp_that_starts_paused_is_paused_again_by_a_reload() -> None:
     desk.ask(Sink(), m.Pause(0, "smtp", False))
     desk.attach(Process.SMTP, second, seat_of(1, 0))
     assert second.got == []
+
+
+def test_who_watches_is_told_to_all_and_withdrawn(desk: Desk) -> None:
+    """All that speak of sessions send their lines, those of a new generation too, until the operator goes."""
+    smtp, later, client = Sink(), Sink(), Sink()
+    others = {process: Sink() for process in (Process.QUEUE, Process.LOOKUP, Process.DELIVERY)}
+    desk.attach(Process.SMTP, smtp)
+    for process, sink in others.items():
+        desk.attach(process, sink)
+    number = desk.ask(client, m.Follow(0, True))
+    assert all(sink.got == [m.Follow(number, True)] for sink in (smtp, *others.values()))
+    desk.attach(Process.SMTP, later, seat_of(1, 0))
+    assert later.got == [m.Follow(number, True)]
+    line = m.FollowedLine(number, Process.SMTP, "x smtp connected")
+    desk.handlers(Process.SMTP, seat_of(1, 0))[m.FollowedLine](line)
+    assert client.got == [line]
+    desk.forget(number)
+    assert all(sink.got[-1] == m.Follow(number, False) for sink in (smtp, later, *others.values()))

@@ -2,8 +2,11 @@
 
 import fcntl
 import json
+import signal
 import socket
+import subprocess
 import sys
+import threading
 
 import pytest
 from support.daemon import Daemon, cli, running, wait_until
@@ -12,6 +15,7 @@ from smtpd_ps.cli.smtpctl_ps import Commands
 
 FILTER = """\
 import sys
+import threading
 for line in sys.stdin:
     if line.startswith("config|ready"):
         print("register|filter|smtp-in|ehlo", "register|ready", sep="\\n", flush=True)
@@ -218,3 +222,46 @@ def test_an_encrypted_queue_without_a_daemon() -> None:
         done = cli("smtpctl_ps", "--state-dir", str(daemon.state), "show", "queue")
         assert (done.returncode, done.stdout) == (0, "")
         assert done.stderr == "smtpctl_ps: 1 message encrypted: only the daemon can show what is in it\n"
+
+
+def follower(daemon: Daemon, pattern: str) -> subprocess.Popen[str]:
+    """`trace session`, which begins some time after it was started."""
+    words = [sys.executable, "-I", "-m", "smtpd_ps.cli.smtpctl_ps", "--state-dir", str(daemon.state)]
+    return subprocess.Popen([*words, "trace", "session", pattern], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_session_is_traced_live() -> None:
+    """From the connection to the failed try, over a reload, and no other session; the log has nothing of it."""
+    with running(PLAIN) as daemon:
+        process = follower(daemon, "watched@example.com")
+        said: list[str] = []
+        assert process.stdout is not None
+        reader = threading.Thread(target=lambda: said.extend(process.stdout or ()))
+        reader.start()
+
+        def mails(sender: str) -> bool:
+            with daemon.smtp() as client:
+                client.sendmail(sender, ["x@away.example"], "Subject: secret\r\n\r\nx\r\n")
+            return any("<<< " in line for line in said)
+
+        def tries() -> int:
+            return sum("scheduler: again" in line for line in said)
+
+        wait_until("it is traced", lambda: mails("watched@example.com"))
+        wait_until("its try too", lambda: tries() >= 1)
+        daemon.ctl("reload")
+        before = tries()
+        mails("watched@example.com")
+        wait_until("after the reload too", lambda: tries() > before)
+        mails("another@example.com")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        reader.join(30)
+        process.stdout.close()
+        text = "".join(said)
+        for part in ("smtp: ", " smtp connected address=127.0.0.1", "<<< ehlo client.test", "lookup: rules: ",
+                     "queue: scheduler: try msgid=", "message msgid="):  # fmt: skip
+            assert part in text, text
+        assert "another@" not in text and "secret" not in text
+        assert "<<<" not in daemon.log
+        daemon.ctl("remove", "all")

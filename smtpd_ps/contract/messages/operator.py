@@ -125,6 +125,22 @@ class Trace(Message, frozen=True):
     profile: bool = False
 
 
+class Follow(Message, frozen=True):
+    """Send on what is logged and traced of sessions, or send no more. Ends when the operator goes."""
+
+    client: U32
+    on: bool
+
+
+class FollowedLine(Message, frozen=True):
+    """A line of a process, as it would be logged; `unsent` lines were left out before it."""
+
+    client: U32
+    process: Process
+    text: Line
+    unsent: U32 = 0
+
+
 class Reload(Message, frozen=True):
     """Read the configuration again. Done when it serves, or with what is wrong with it."""
 
