@@ -3,6 +3,7 @@
 Runs in sendmail and the smtp client, as whoever calls them.
 """
 
+import errno
 import os
 import pwd
 import sys
@@ -34,6 +35,23 @@ def complain(program: str, text: str) -> None:
     """One line on standard error, with nothing in it that a terminal would take as an order."""
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:MAX_LINE])
     print(f"{program}: {shown}", file=sys.stderr)
+
+
+def read_message() -> bytes:
+    """All of standard input. Raises OSError, also where it is closed."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdin.buffer.read()
+
+
+def show(line: str) -> None:
+    """Print a line. A reader who is gone does not end what is under way."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
 
 
 def entry_of_caller(by_login: bool) -> pwd.struct_passwd | None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from smtpd_ps.cli.offline_files import keep
-from smtpd_ps.cli.program import Exit, complain, entry_of_caller, full_name
+from smtpd_ps.cli.program import Exit, complain, entry_of_caller, full_name, read_message, show
 from smtpd_ps.cli.sendmail_options import USAGE, Mode, Options, OptionsError, parse_options
 from smtpd_ps.contract.installation import paths
 from smtpd_ps.contract.values import Dsn, Status
@@ -56,12 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return relay(paths(options.state_dir).submission_socket)
         case Mode.SEND:
-            return _send(options)
+            try:
+                return _send(options)
+            except KeyboardInterrupt:
+                complain(PROGRAM, "interrupted")
+                return Exit.TEMPFAIL
 
 
 def _send(options: Options) -> int:
     try:
-        draft = mail_draft.read_draft(sys.stdin.buffer.read())
+        draft = mail_draft.read_draft(read_message())
         envelope = _envelope(options, draft)
         message = b"".join(mail_draft.compose(draft, _from_value(options, envelope.sender), _now()))
     except OSError as error:
@@ -135,7 +139,7 @@ def _submit(path: str, envelope: Envelope, message: bytes, verbose: bool) -> Exi
             complain(PROGRAM, str(error))
             return Exit.UNAVAILABLE
         if verbose:
-            print(f"smtpd_ps does not take it now: {error}")
+            show(f"smtpd_ps does not take it now: {error}")
         return Exit.TEMPFAIL
     finally:
         if dialogue is not None:
@@ -179,18 +183,15 @@ def _keep(folder: str, envelope: Envelope, message: bytes, verbose: bool) -> int
     except OSError as error:
         complain(PROGRAM, f"smtpd_ps does not take the message now, and it cannot be kept: {folder}: {error.strerror}")
         return Exit.TEMPFAIL
-    except KeyboardInterrupt:
-        complain(PROGRAM, "interrupted")
-        return Exit.TEMPFAIL
     if verbose:
-        print(f"kept for later as {name}")
+        show(f"kept for later as {name}")
     return Exit.OK
 
 
 def _show(sent: bytes, received: bytes) -> None:
     mark, data = (">>>", sent) if sent else ("<<<", received)
     for line in data.splitlines():
-        print(mark, printable(line))
+        show(f"{mark} {printable(line)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 
-from smtpd_ps.cli.program import Exit, complain
+from smtpd_ps.cli.program import Exit, complain, read_message, show
 from smtpd_ps.cli.smtp_options import USAGE, Options, OptionsError, TlsOptions, parse_options
 from smtpd_ps.contract.values import Status
 from smtpd_ps.pure.smtp_client_events import ClientOptions, Mail
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         user, password = _credentials(options)
         context = _context(options.tls) if options.server.use != "never" else None
-        body = b"" if options.no_action else _message(sys.stdin.buffer.read())
+        body = b"" if options.no_action else _message(read_message())
     except (OSError, PkiError, OptionsError) as error:
         where = getattr(error, "filename", None)
         complain(PROGRAM, f"{where}: {error.strerror}" if isinstance(error, OSError) and where else str(error))
@@ -81,7 +81,7 @@ def _run(dialogue: Dialogue, options: Options, body: bytes) -> int:
         if status is not Status.OK:
             complain(PROGRAM, f"{recipient}: {text}")
         elif options.verbose:
-            print(f"{recipient}: {text}")
+            show(f"{recipient}: {text}")
     if Status.PERMFAIL in statuses:
         return Exit.UNAVAILABLE
     return Exit.OK if statuses == {Status.OK} else Exit.TEMPFAIL
@@ -126,7 +126,7 @@ def _securer(context: ssl.SSLContext, options: Options) -> Secure:
             raise ssl.SSLError(1, f"the certificate is not for {name}")
         if options.verbose:
             cipher = tls.cipher()
-            print(tls.version(), cipher[0] if cipher else "")
+            show(f"{tls.version()} {cipher[0] if cipher else ''}")
         return tls
 
     return secure
@@ -157,7 +157,8 @@ def _connect(options: Options) -> socket.socket:
             last = error
             continue
         if options.verbose:
-            print("connected to", *sock.getpeername()[:2])
+            host, port = sock.getpeername()[:2]
+            show(f"connected to {host} port {port}")
         return sock
     raise last
 
@@ -171,11 +172,11 @@ class _Show:
     def __call__(self, sent: bytes, received: bytes) -> None:
         for line in sent.splitlines():
             if self._asked or line[:5].upper() == b"AUTH ":
-                print(">>> (credentials)")
+                show(">>> (credentials)")
             else:
-                print(">>>", printable(line))
+                show(f">>> {printable(line)}")
         for line in received.splitlines():
-            print("<<<", printable(line))
+            show(f"<<< {printable(line)}")
         self._asked = received.startswith(b"334")
 
 

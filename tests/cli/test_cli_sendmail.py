@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpd_ps.cli import sendmail, smtp_options
+from smtpd_ps.cli import sendmail, smtp, smtp_options
 from smtpd_ps.cli.offline_files import keep
 from smtpd_ps.cli.sendmail_options import IGNORED, Mode, Options, OptionsError, parse_options
 from smtpd_ps.cli.smtp_options import Server, TlsOptions
@@ -107,6 +107,14 @@ def test_what_cannot_be_sent(
 ) -> None:
     """The statuses of sysexits(3); nothing is kept."""
     assert run(words, message, state, monkeypatch) == (status, [])
+
+
+def test_no_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program that closed it has no message: EX_IOERR, EX_NOINPUT of the client."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert sendmail.main(["--state-dir", str(tmp_path), "bob"]) == 74
+    assert smtp.main(["-s", "smtp://127.0.0.1:9", "bob"]) == 66
+    assert capsys.readouterr().err.count("Bad file descriptor") == 2
 
 
 def test_nowhere_to_keep_it(

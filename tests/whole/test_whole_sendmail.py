@@ -5,6 +5,8 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +113,13 @@ def test_dsn_and_verbose() -> None:
         said = done.stdout.decode().splitlines()
         assert "<<< 354" in done.stdout.decode() and ">>> RCPT TO:<ann@x.test> NOTIFY=SUCCESS,DELAY" in said
         assert any(line.startswith(">>> MAIL FROM:<") and "RET=HDRS ENVID=Q+2B1" in line for line in said)
+        daemon.ctl("remove", "all")
+        reader, writer = os.pipe()
+        os.close(reader)
+        argv = [sys.executable, "-I", "-m", "smtpd_ps.cli.sendmail", "--state-dir", str(daemon.state), "-v", "b@x.test"]
+        done = subprocess.run(argv, input=b"hi\n", stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+        os.close(writer)
+        assert (done.returncode, done.stderr, daemon.queued()) == (0, b"", 1), "nobody reads what it shows"
         daemon.ctl("remove", "all")
 
 
