@@ -67,6 +67,7 @@ class Place:
             self.empty: 0o755,
             self.spool: 0o711,
             self.spool / "queue": 0o700,
+            self.spool / "offline": 0o1733,
             base / "run": 0o755,
             self.home: 0o700,
         }
