@@ -22,6 +22,10 @@ action out relay host "smtp://127.0.0.1:SINK"
 match from any for any action out
 """
 
+# To go before a configuration: what is stored is compressed and encrypted, or encrypted alone.
+ENCRYPTED = 'queue encryption "0123456789abcdef0123456789abcdef"\n'
+CODED = "queue compression\n" + ENCRYPTED
+
 
 def need(command: str) -> str:
     """The path of a command; the test is skipped with a reason where it is missing."""

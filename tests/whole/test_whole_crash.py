@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 from support.crashing import MAX_INFLIGHT, Places, Stream, mail_home
 from support.daemon import Daemon, wait_until
-from support.faults import NEED_ROOT, cared_for
+from support.faults import CODED, NEED_ROOT, cared_for
 from support.sink import Behaviour, sinking
 
 ROUNDS = int(os.environ.get("SPS_CRASH_ROUNDS", "18"))
 SEED = int(os.environ.get("SPS_CRASH_SEED", "20261122"))
 EACH_ROUND = 25  # messages that are accepted before the next kill, at least
 VICTIMS = ("smtp", "queue", "delivery", "lookup", "parent", "keys", "control", "agent", "all")
-CODED = 'queue compression\nqueue encryption "0123456789abcdef0123456789abcdef"'
 
 pytestmark = [NEED_ROOT, pytest.mark.timeout(240 + 30 * ROUNDS)]
 

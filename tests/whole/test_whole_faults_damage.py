@@ -1,12 +1,16 @@
 """Damage in the spool: the daemon starts and delivers everything else; the damaged entry is quarantined and logged."""
 
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 from support.daemon import Daemon, wait_until
-from support.faults import RELAY, cared_for, number_of, offer
+from support.faults import CODED, RELAY, cared_for, number_of, offer
 from support.sink import Behaviour, sinking
+
+from smtpd_ps.queue.store.records import CODED_MARK
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,18 +63,52 @@ def damage_log(queue: Path) -> None:
 
 
 def damage_file(queue: Path) -> None:
-    """A letter of a large body."""
-    flip(sorted((queue / "bodies").iterdir())[0], 70_000)
+    """A byte of a large body."""
+    path = sorted((queue / "bodies").iterdir())[0]
+    flip(path, path.stat().st_size // 2)
 
 
 def shorten_file(queue: Path) -> None:
     """The end of a large body."""
-    os.truncate(sorted((queue / "bodies").iterdir())[1], 66_000)
+    path = sorted((queue / "bodies").iterdir())[1]
+    os.truncate(path, path.stat().st_size // 2)
 
 
 def remove_file(queue: Path) -> None:
     """The whole of a large body."""
     sorted((queue / "bodies").iterdir())[2].unlink()
+
+
+def damage_coded_body(queue: Path) -> None:
+    """A byte of a small body that is compressed and encrypted."""
+    with contextlib.closing(sqlite3.connect(queue / "queue.db")) as store:
+        (body,) = store.execute("SELECT data FROM body LIMIT 1").fetchone()
+    assert body[:1] == CODED_MARK
+    flip(queue / "queue.db", (queue / "queue.db").read_bytes().index(body[:200]) + len(body[:200]) // 2)
+
+
+def damage_coded_record(queue: Path) -> None:
+    """A byte of an encrypted record of envelopes."""
+    with contextlib.closing(sqlite3.connect(queue / "queue.db")) as store:
+        (record,) = store.execute("SELECT record FROM message LIMIT 1").fetchone()
+    assert record[:1] == CODED_MARK
+    flip(queue / "queue.db", (queue / "queue.db").read_bytes().index(record) + len(record) // 2)
+
+
+CODED_DAMAGES = [
+    (damage_page_type, 0),
+    (damage_coded_record, 1),
+    (damage_coded_body, 1),
+    (damage_log, 1),
+    (damage_file, 1),
+    (shorten_file, 1),
+]
+
+
+@pytest.mark.parametrize(("damage", "lost"), CODED_DAMAGES)
+def test_a_damaged_spool_that_is_encrypted(damage: object, lost: int) -> None:
+    """Compression and encryption make no difference: a wrong byte costs the message that it is in, and no other."""
+    spoiled_and_delivered(damage, lost, CODED)
 
 
 @pytest.mark.parametrize(
@@ -89,9 +127,17 @@ def remove_file(queue: Path) -> None:
 )
 def test_a_damaged_spool(damage: object, lost: int) -> None:
     """Everything but what the damage hit is delivered, once; the queue goes on to take mail."""
+    spoiled_and_delivered(damage, lost)
+
+
+def spoiled_and_delivered(damage: object, lost: int, lines: str = "") -> None:
+    """Fill a queue, damage it, and see what is delivered."""
     assert callable(damage)
     behaviour = Behaviour(data="451 4.3.0 later")
-    with sinking(behaviour=behaviour) as sink, cared_for(Daemon(RELAY.replace("SINK", str(sink.port)))) as daemon:
+    with (
+        sinking(behaviour=behaviour) as sink,
+        cared_for(Daemon(lines + RELAY.replace("SINK", str(sink.port)))) as daemon,
+    ):
         daemon.start()
         for number in range(MESSAGES):
             assert offer(daemon, number, 90_000 if number in LARGE else 500 + number * 300) == 250

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 from support.daemon import Daemon, wait_until
-from support.faults import NEED_ROOT, RELAY, cared_for, mount, need, number_of, offer, on_small_disk, text_of, unmount
+from support.faults import (
+    ENCRYPTED,
+    NEED_ROOT,
+    RELAY,
+    cared_for,
+    mount,
+    need,
+    number_of,
+    offer,
+    on_small_disk,
+    text_of,
+    unmount,
+)
 from support.sink import Behaviour, Sink, sinking
 
 pytestmark = [NEED_ROOT, pytest.mark.timeout(120)]
@@ -37,10 +49,14 @@ def numbers(sink: Sink) -> list[int]:
     return [number_of(mail.data) for mail in sink.mails]
 
 
-def test_a_full_disk_refuses_mail_and_drains() -> None:
+@pytest.mark.parametrize("lines", ["", ENCRYPTED], ids=["plain", "encrypted"])
+def test_a_full_disk_refuses_mail_and_drains(lines: str) -> None:
     """Small and large bodies hear 452; what was accepted is delivered, and that alone makes room for new mail."""
     behaviour = Behaviour(data="451 4.3.0 later")
-    with sinking(behaviour=behaviour) as sink, on_small_disk(RELAY.replace("SINK", str(sink.port)), 24 * MIB) as daemon:
+    with (
+        sinking(behaviour=behaviour) as sink,
+        on_small_disk(lines + RELAY.replace("SINK", str(sink.port)), 24 * MIB) as daemon,
+    ):
         daemon.start()
         accepted, number, full = set(), 0, 0
         while full < 6 and number < 400:
