@@ -5,6 +5,7 @@ import grp
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,16 +20,18 @@ def answers(kind: int, address: object) -> bool:
         sock.settimeout(2)
         try:
             sock.connect(address)
+            return sock.recv(10).startswith(b"220")
         except OSError:
             return False
-        return sock.recv(10).startswith(b"220")
 
 
 @contextlib.contextmanager
 def foreground(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program kept in the foreground, ended by its pid."""
+    """A program kept in the foreground, ended by its pid, and with it what is left of its process group."""
     with log.open("ab") as out:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/")
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", start_new_session=True
+        )
     try:
         yield process
     finally:
@@ -38,6 +41,8 @@ def foreground(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a server in the middle of a session keeps the port
 
 
 DOVECOT = """\
