@@ -19,10 +19,11 @@ import pytest
 from decisions.dialog_differences import DIFFERENT, KINDS
 from support.certs import make_key, write_acme
 from support.daemon import free_port
+from support.dialogue_cases import Case, load_cases
 from support.opensmtpd import opensmtpd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pure"))
-from smtp_dialogue import Case, Runner, load_cases
+from smtp_dialogue import Runner
 
 ANSWER_SECS = 5.0  # for a reply that must come
 SILENCE_SECS = 0.4  # for one that only we send
@@ -35,7 +36,7 @@ _UNPLAYED = (
     (r"^set .*(auth=|senders=)", "AUTH needs TLS, and no handshake succeeds with OpenSSL 3"),
     (r"^(idle|drain|cut|wait)", "a moment that a client cannot choose"),
     (r"^set .*(ids|stopped)=", "a state of other processes"),
-    (r"^set .*(max_errors|max_temporary_errors)=", "a limit that OpenSMTPD does not have"),
+    (r"^set .*(max_errors|max_temporary_errors|max_idle_commands)=", "a limit that OpenSMTPD does not have"),
     (r"^set .*local=true", "a listener that is no TCP socket"),
     (r"^set .*proxy=", "the header comes first, from whoever connects"),
     (r"(later|full)@", "an answer of lookup or queue that no configuration gives"),
