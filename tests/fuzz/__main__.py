@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "pure"), str(HERE.parents[1])]
+sys.path[:0] = [str(HERE), str(HERE.parent / "pure"), str(HERE.parent), str(HERE.parents[1])]
 CORPORA = HERE / "corpora"
 MAX_BYTES = 2000
 
