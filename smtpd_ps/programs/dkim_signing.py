@@ -21,6 +21,8 @@ OVERSIGNED = (
     "from", "reply-to", "subject", "date", "message-id", "to", "cc", "mime-version", "content-type",
     "content-transfer-encoding",
 )  # fmt: skip
+# The server adds these where they are missing, after its filters: not signed for being absent then.
+ADDED_LATER = ("date", "message-id")
 CANONICALIZATIONS = ("simple", "relaxed")
 
 
@@ -68,5 +70,6 @@ class Signer:
         """What stands in `h=`: each field as often as it is there, the oversigned ones once more."""
         names: list[str] = []
         for name in dict.fromkeys((*self.signed, *self.oversigned)):
-            names += [name] * (present.count(name) + (name in self.oversigned))
+            times = present.count(name)
+            names += [name] * (times + (name in self.oversigned and (times > 0 or name not in ADDED_LATER)))
         return names

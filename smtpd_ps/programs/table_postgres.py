@@ -150,7 +150,7 @@ class PostgresTable(Table):
     async def _connect(self) -> "psycopg.AsyncConnection[Any]":
         return await self._psycopg.AsyncConnection.connect(
             self._config.settings["conninfo"], autocommit=True, connect_timeout=CONNECT_SECS,
-            application_name="table-postgres",
+            application_name="table-postgres", client_encoding="UTF8",  # also of a database without an encoding
             options=f"-c default_transaction_read_only=on -c statement_timeout={STATEMENT_MSECS}",
         )  # fmt: skip
 

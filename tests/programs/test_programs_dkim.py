@@ -83,6 +83,14 @@ def test_oversigned_fields_cannot_be_added(two: list[str], added: bytes) -> None
     assert verified(b"X-New: 1\r\n" + signed) == [True, True]
 
 
+def test_what_the_server_adds_later_does_not_break_a_signature(two: list[str]) -> None:
+    """Date and Message-ID are oversigned only where they are there."""
+    made = signer([*two, "-d", "example.org"])
+    signed = b"".join(made.sign(MESSAGE)) + MESSAGE
+    assert verified(signed.replace(b"\r\n\r\n", b"\r\nDate: now\r\nMessage-ID: <1@x>\r\n\r\n", 1)) == [True, True]
+    assert made.fields(["from", "date"]).count("date") == 2
+
+
 def test_fields_can_be_chosen(two: list[str]) -> None:
     """With -h alone nothing but From is oversigned."""
     made = signer([*two, "-d", "example.org", "-h", "From:Subject", "-o", "subject"])
