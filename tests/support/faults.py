@@ -73,9 +73,10 @@ def on_small_disk(config: str, size_bytes: int) -> Iterator[Daemon]:
 
 
 def text_of(number: int, size_bytes: int = 0) -> str:
-    """A numbered message."""
+    """A numbered message, with the fields that a submission would get."""
+    top = f"Subject: {number}\r\nDate: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <{number}@test>\r\n"
     lines = f"padding of message {number}\r\n" * (size_bytes // 24)
-    return f"Subject: {number}\r\nX-Number: {number}\r\n\r\nbody {number}\r\n{lines}"
+    return f"{top}X-Number: {number}\r\n\r\nbody {number}\r\n{lines}"
 
 
 def number_of(data: bytes) -> int:
