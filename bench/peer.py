@@ -25,12 +25,13 @@ HOSTNAME = "bench.test"
 class Scenario:
     """What a server is asked to do with the mail it takes on 127.0.0.1, PORT."""
 
-    kind: str  # relay, lmtp, maildir, submission
+    kind: str  # relay, filtered (the same through a filter program), lmtp, maildir, submission
     lmtp_socket: str = ""
     maildir: str = ""
     cert: str = ""
     key: str = ""
     credentials: str = ""  # a file with a line "user $6$hash"
+    program: str = ""  # the command of the filter program
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,18 @@
 import contextlib
 import os
 import re
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+from bench import noop_filter
 from bench.peer import DOMAIN, HOSTNAME, PORT, SINK_PORT, Peer, Scenario
 from bench.room import MAILBOX_USER
 
 USERS = ("opensmtpd", "opensmtpq")
+# One that a user without rights can run: that of the benchmark may lie in somebody's home.
+PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 
 # Its defaults are meant to be gentle to others' servers; these are meant for a smarthost of one's own.
 TUNING = (
@@ -29,6 +35,9 @@ def configuration(scenario: Scenario, tuned: bool) -> str:
     match scenario.kind:
         case "relay":
             lines += [listen, relay, "match from any for any action out"]
+        case "filtered":
+            lines += [f'filter passing proc-exec "{scenario.program}"', f"{listen} filter passing", relay]
+            lines += ["match from any for any action out"]
         case "lmtp":
             lines += [listen, f'action out lmtp "{scenario.lmtp_socket}" rcpt-to virtual <users>']
             lines += [f'match from any for domain "{DOMAIN}" action out']
@@ -47,6 +56,11 @@ def configuration(scenario: Scenario, tuned: bool) -> str:
 
 def write_configuration(peer: Peer, scenario: Scenario) -> str:
     """Write it into the folder of the run; its path."""
+    if scenario.kind == "filtered":
+        program = peer.run / "noop_filter.py"
+        shutil.copyfile(noop_filter.__file__, program)
+        program.chmod(0o644)
+        scenario = replace(scenario, program=f"{PYTHON} -IS {program}")
     path = peer.run / "smtpd.conf"
     path.write_text(configuration(scenario, peer.tuned))
     path.chmod(0o644)

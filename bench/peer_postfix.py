@@ -114,6 +114,8 @@ class Postfix(Peer):
                     "virtual_minimum_uid": "100",
                     "virtual_mailbox_limit": "0",
                 }
+            case "filtered":
+                raise NotImplementedError("Postfix has milters in place of smtpd-filters(7)")
             case kind:
                 raise NotImplementedError(f"no {kind} set up for Postfix (it has SASL from Dovecot or Cyrus)")
         return settings | (TUNING if self.tuned else {})

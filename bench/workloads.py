@@ -287,6 +287,11 @@ WORKLOADS: dict[str, Workload] = {
             Headline("arrived_p95_ms", "to the sink, p95 ms"),
         ),
     ),
+    "W1f": Workload(
+        "relay 2000 x 4 KiB through a filter program that is asked in every phase and given every line",
+        partial(through, kind="filtered", count=2000),
+        (*BULK, *MEMORY),
+    ),
     "W1c": Workload("relay 1000 x 64 KiB", partial(through, count=1000, size_bytes=64 * KIB), BULK),
     "W1d": Workload("relay 100 x 1 MiB", partial(through, count=100, size_bytes=KIB * KIB), BULK),
     "W2": Workload("2000 x 4 KiB to LMTP on a Unix socket", partial(through, kind="lmtp", count=2000), BULK),
