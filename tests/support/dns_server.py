@@ -21,12 +21,12 @@ class DnsServer:
     `rcodes`, `silent`, `truncated` and `special` change that for single names.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.loop = loop
-        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.tcp = socket.create_server(address)
         self.port = self.tcp.getsockname()[1]
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", self.port))
+        self.udp.bind((address[0], self.port))
         for sock in (self.udp, self.tcp):
             sock.setblocking(False)
         self.zone: dict[tuple[str, str], list[str]] = {}

@@ -10,10 +10,10 @@ from smtpd_ps.runtime.loop import Loop
 
 
 @contextlib.contextmanager
-def zone(**records: list[str]) -> Iterator[DnsServer]:
+def zone(listen: tuple[str, int] = ("127.0.0.1", 0), **records: list[str]) -> Iterator[DnsServer]:
     """A name server in a thread; records as `MX_d_test=["10 a.test."]`."""
     loop = Loop()
-    server = DnsServer(loop)
+    server = DnsServer(loop, listen)
     for key, values in records.items():
         kind, _, name = key.partition("_")
         server.zone[name.replace("_", "."), kind] = values

@@ -49,8 +49,13 @@ class OpenSMTPD:
 
 
 @contextlib.contextmanager
-def opensmtpd(folder: Path, config: str, port: int, packages: Packages | None = None) -> Iterator[OpenSMTPD]:
-    """Run it with `config`, which listens on 127.0.0.1 `port`, until the body of the with statement ends."""
+def opensmtpd(
+    folder: Path, config: str, port: int, packages: Packages | None = None, nameserver: str = ""
+) -> Iterator[OpenSMTPD]:
+    """Run it with `config`, which listens on 127.0.0.1 `port`, until the body of the with statement ends.
+
+    Its programs ask `nameserver`; without one there is none.
+    """
     tree = (packages or Packages(folder.parent / "packages")).tree("opensmtpd")
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("", "run", "spool", "mail"):
@@ -59,8 +64,11 @@ def opensmtpd(folder: Path, config: str, port: int, packages: Packages | None = 
     path = folder / "smtpd.conf"
     path.write_text(config)
     path.chmod(0o644)
+    furniture = furnish(folder / "room", bench_accounts(USERS))
+    if nameserver:
+        (folder / "room/resolv.conf").write_text(f"nameserver {nameserver}\n")
     mounts = [
-        *furnish(folder / "room", bench_accounts(USERS)),
+        *furniture,
         (folder / "run", Path("/run")),
         (folder / "spool", Path("/var/spool")),
         (folder / "mail", Path("/var/mail")),
