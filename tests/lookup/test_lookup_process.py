@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_lookup_desk import SETTINGS
+from desk_world import SETTINGS
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import LookupSettings, TableSettings

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from desk_world import HASH, World, condition, refused
 from support.dns_server import DnsServer, run_until
-from test_lookup_desk import HASH, World, asset, condition, refused
+from test_lookup_desk_files import asset
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import (

@@ -214,9 +214,11 @@ class TestExpandOnly:
 
     @pytest.mark.parametrize(("user", "forward"), [("alice", ""), ("her", ""), ("alice", "alice")])
     def test_no_mailbox(self, user: str, forward: str) -> None:
+        """Nobody's own mailbox gets anything."""
         assert expand(self.world, f"{user}@a.org", {"alice": forward}) == LIST_FAILED
 
     def test_the_rest(self) -> None:
+        """Other places, programs and errors count as with any action."""
         assert users(expand(self.world, "list@a.org")) == ["x@away.net"]
         assert users(expand(self.world, "alice@a.org", {"alice": "y@away.net"})) == ["y@away.net"]
         assert users(expand(self.world, "prog@a.org")) == ["_sps_alias"]
@@ -231,13 +233,16 @@ class TestForwardOnly:
 
     @pytest.mark.parametrize("forward", ["", "alice", "bob", "alice, x@away.net"])
     def test_no_mailbox(self, forward: str) -> None:
+        """Where a .forward keeps mail here, or there is none, the mail waits."""
         assert expand(self.world, "alice@a.org", {"alice": forward}) == LIST_UNSURE
 
     @pytest.mark.parametrize("user", ["prog", "file", "gone"])
     def test_no_programs_or_errors(self, user: str) -> None:
+        """What an alias says of them is no way out."""
         assert expand(self.world, f"{user}@a.org") == TEMPORARY
 
     def test_the_rest(self) -> None:
+        """Other places count, and nobody is made up."""
         assert users(expand(self.world, "list@a.org")) == ["x@away.net"]
         assert users(expand(self.world, "alice@a.org", {"alice": "y@away.net"})) == ["y@away.net"]
         assert expand(self.world, "ghost@a.org") == INVALID
