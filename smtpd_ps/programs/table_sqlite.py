@@ -90,7 +90,7 @@ class SqliteTable(Table):
             raise TableFailure(f"{self._path} offers other services now: that takes a reload")
         self._config = config
         self._rotations = {service: Rotation() for service in config.fetches}
-        self._close()
+        self.close()
 
     def _ask(self, query: str, *parameters: str) -> list[Row]:
         """Raises TableFailure."""
@@ -99,7 +99,7 @@ class SqliteTable(Table):
         try:
             return list(self._open().execute(query, parameters).fetchmany(MAX_ROWS + 1))
         except (sqlite3.Error, OSError) as error:
-            self._close()
+            self.close()
             raise TableFailure(f"{self._config.settings['dbpath']}: {error}") from None
 
     def _open(self) -> sqlite3.Connection:
@@ -108,14 +108,15 @@ class SqliteTable(Table):
         identity = about.st_dev, about.st_ino
         if self._database is not None and self._identity == identity:
             return self._database
-        self._close()
+        self.close()
         self._database = sqlite3.connect(
             f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_SECS, isolation_level=None
         )
         self._identity = identity
         return self._database
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the database; the next request opens it."""
         if self._database is not None:
             self._database.close()
             self._database = None

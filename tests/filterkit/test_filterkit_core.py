@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpd_ps.contract.settings import FILTER_EVENTS, FILTER_PHASES
 from smtpd_ps.filterkit import (
     Answer,
     Disconnect,
@@ -138,6 +139,12 @@ def test_a_filter_may_refuse_to_begin() -> None:
 
     with pytest.raises(StopProgram, match="no key"):
         World(One())
+
+
+def test_every_event_and_phase_of_the_daemon_is_known() -> None:
+    """The names are those of the daemon's own contract."""
+    assert {event.NAME for event in e.EVENTS} == set(FILTER_EVENTS)
+    assert {request.NAME for request in e.REQUESTS} | {"data-line"} >= set(FILTER_PHASES)
 
 
 @pytest.mark.parametrize("line, expected", [

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,23 @@ def database(path: Path, schema: str = SCHEMA) -> Path:
     return path
 
 
+MADE: list[SqliteTable] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Python 3.13 minds connections that were forgotten."""
+    yield
+    for made in MADE:
+        made.close()
+    MADE.clear()
+
+
 def table(tmp_path: Path, config: str = CONFIG, schema: str = SCHEMA) -> SqliteTable:
     path = database(tmp_path / "a b?.db", schema)
     (tmp_path / "conf").write_text(config.replace("{path}", str(path)))
     made = SqliteTable(str(tmp_path / "conf"))
+    MADE.append(made)
     made.ready()
     return made
 

@@ -43,6 +43,9 @@ def test_install_puts_everything_in_its_place(system: str, tmp_path: Path) -> No
     assert "/opt/mail/bin/smtpd_ps" in script.read_text()
     commands = {path.name for path in (tmp_path / "opt/mail/bin").iterdir()}
     assert {"smtpd_ps", "smtpctl_ps"} <= commands
+    for program in ("filter-auth", "filter-dkim", "table-postgres", "table-sqlite"):
+        assert (tmp_path / "opt/mail/libexec/smtpd" / program).readlink() == Path("/opt/mail/bin") / program
+        assert program in commands
     share = tmp_path / "opt/mail/share"
     assert (share / "doc/smtpd_ps/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     samples = {path.name for path in (share / "examples/smtpd_ps").iterdir()}
