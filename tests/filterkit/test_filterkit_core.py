@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.contract.settings import FILTER_EVENTS, FILTER_PHASES
@@ -185,6 +185,7 @@ def test_a_damaged_report_is_an_error(line: bytes) -> None:
         parse_event(line)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([kind for kind in e.EVENTS if "__slots__" in kind.__dict__]), st.data())
 def test_what_is_written_is_read(kind: type[e.Event], data: st.DataObject) -> None:
     """Any event, with any printable text in its last field."""
@@ -196,6 +197,7 @@ def test_what_is_written_is_read(kind: type[e.Event], data: st.DataObject) -> No
     assert parse_event(line.encode()) == kind(2.25, "smtp-out", "c3", *values)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_rubbish_is_an_error_and_nothing_else(tail: bytes) -> None:
     """Whatever the bytes."""
@@ -314,6 +316,7 @@ def test_a_whole_message_with_dots() -> None:
     assert seen == [b"Subject: x\r\n\r\n.one\r\n..two\r\n"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=8).filter(lambda line: not set(line) & {10, 13})), st.integers(1, 5))
 def test_messages_are_unchanged_where_nothing_is_returned(body: list[bytes], size: int) -> None:
     """None, the data itself, and pieces of it in any size are the same message."""
@@ -479,6 +482,7 @@ def test_lines_that_are_none_are_errors(line: bytes) -> None:
         FilterCore(Filter(), print).receive(b"filter|0.7|1|smtp-in|helo|a1|b2|x\n")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40))
 def test_reading_in_any_blocks_is_the_same(size: int) -> None:
     """Lines are put together again."""

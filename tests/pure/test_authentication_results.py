@@ -4,7 +4,7 @@ import re
 
 import authres
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.pure.authentication_results import MethodResult, authserv_id, without_ours, written
@@ -39,6 +39,7 @@ def test_only_ours_are_removed() -> None:
     assert (b"".join(pieces), removed) == (b"".join(kept) + body, 3)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_nothing_is_lost(message: bytes) -> None:
     """A message without the field's name comes out as it went in."""
@@ -47,6 +48,7 @@ def test_nothing_is_lost(message: bytes) -> None:
         assert (b"".join(pieces), removed) == (message, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=20), min_size=3, max_size=3))
 def test_what_is_written_is_read(texts: list[str]) -> None:
     """By authres, whatever the comment and the values are; no line of it is new."""

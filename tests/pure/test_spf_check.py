@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpd_ps.pure.dns_asking import Answer, Question, answered
@@ -35,6 +35,7 @@ def test_a_long_name_loses_its_left_labels() -> None:
     assert len(expand("x" * 60 + ".%{d}" * 20, MACROS)) <= 253
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(
     ["a", "mx", "ptr", "all", "include", "exists", "ip4", "ip6", "redirect", ":", "=", "/", "//", "24", "%{i}", "%{",
      "%%",
