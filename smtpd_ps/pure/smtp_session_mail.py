@@ -89,6 +89,8 @@ class MailSession(StreamSession):
                 f"message msgid={tx.msgid:08x} size={tx.intake.size_bytes} nrcpt={tx.accepted} "
                 f"proto={'ESMTP' if self.extended else 'SMTP'}"
             )
+            for recipient, low in tx.taken:
+                self.log(f"envelope evpid={tx.msgid:08x}{low:08x} from=<{tx.sender}> to=<{recipient}>")
         self.transaction = None
         self.forget_mail()
         if closed:

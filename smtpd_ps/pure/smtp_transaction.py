@@ -36,7 +36,7 @@ class Transaction:
 
     __slots__ = (
         "_first", "accepted", "id_used", "intake", "msgid", "number", "parameters", "queue_knows", "recipient",
-        "sender", "slots", "unanswered",
+        "sender", "slots", "taken", "unanswered",
     )  # fmt: skip
 
     def __init__(self, number: int, sender: str, msgid: int, parameters: MailParameters) -> None:
@@ -46,6 +46,7 @@ class Transaction:
         self.msgid = msgid
         self.accepted = 0
         self.recipient = ""  # the one accepted last
+        self.taken: list[tuple[str, int]] = []  # all of them, each with the lower half of its first envelope's id
         self.unanswered = 0  # recipients that lookup or queue will yet answer
         self.queue_knows = False
         self.id_used = False  # queue has seen the message id; else it goes back, or the lease would run dry
@@ -76,6 +77,7 @@ class Transaction:
         if code // 100 == 2:
             self.accepted += 1
             self.recipient = slot.recipient
+            self.taken.append((slot.recipient, envelopes[0] if envelopes is not None else 0))
             slot.reply = say.reply(code, text or "2.1.5 Destination address valid: Recipient ok")
         else:
             slot.reply = say.reply(code, f"{text}: <{slot.recipient}>")
