@@ -186,6 +186,8 @@ ROUTES: tuple[Route, ...] = (
     Route(163, m.FilterReport, ((SMTP, LOOKUP),), _SERVE, 64 * KIB),
     Route(164, m.FilterData, ((SMTP, LOOKUP), (LOOKUP, SMTP)), _SERVE, 48 * KIB, answer="FilterData, FilterCredit"),
     Route(165, m.FilterCredit, ((LOOKUP, SMTP), (SMTP, LOOKUP)), _SERVE, 64),
+    Route(170, m.OutgoingHooks, ((LOOKUP, DELIVERY),), _SERVE, 2 * KIB),
+    Route(171, m.OutgoingReport, ((DELIVERY, LOOKUP),), _SERVE, 64 * KIB),
     # What delivery knows of the network.
     Route(140, m.ShowNetwork, ((CLIENT, CONTROL), (CONTROL, DELIVERY)), _SERVE, 64, answer="a row each, Done"),
     Route(141, m.ResumeRoute, ((CLIENT, CONTROL), (CONTROL, DELIVERY)), _SERVE, 64, answer="Done"),

@@ -205,6 +205,7 @@ class ActionSettings(Value, frozen=True):
     relay_srs: bool = False
     mda_command: Line = ""  # with format specifiers
     wrapper: Line = ""  # the command that takes the place of the MDA's, which stands in it as %{mda}
+    relay_filter: Name = ""  # whose programs lookup tells of the sessions
 
     @property
     def by_host(self) -> bool:

@@ -19,6 +19,7 @@ U7 = Annotated[int, Meta(ge=0, le=127)]
 U8 = Annotated[int, Meta(ge=0, le=255)]
 U16 = Annotated[int, Meta(ge=0, le=65535)]
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+U56 = Annotated[int, Meta(ge=0, le=2**56 - 1)]
 U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TlsUse = Literal["opportunistic", "require", "require-verify", "never", "implicit", "implicit-verify"]
 TargetSource = Literal["", "alias", "forward"]
@@ -204,6 +205,11 @@ def generation_of(seat: int) -> int:
 def seat_of_session(session: int) -> int:
     """The seat of the smtp process that a session is of."""
     return session >> 56
+
+
+def outgoing_session(seat: int, number: int) -> int:
+    """What a session of the delivery with that seat is called: like none of smtp's, and none of another delivery's."""
+    return 0x80 << 56 | seat << 56 | number
 
 
 class Connector(Value, frozen=True):

@@ -28,6 +28,8 @@ from smtpd_ps.contract.messages.filters import (
     FilterHooks,
     FilterReport,
     FilterRequest,
+    OutgoingHooks,
+    OutgoingReport,
 )
 from smtpd_ps.contract.messages.network import (
     BlockRelay,
@@ -187,6 +189,8 @@ __all__ = [
     "RcptRefuse",
     "SessionEnd",
     "FilterRequest",
+    "OutgoingHooks",
+    "OutgoingReport",
     "FilterAnswer",
     "FilterHooks",
     "FilterReport",

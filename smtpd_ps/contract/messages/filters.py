@@ -1,7 +1,7 @@
-"""Messages between smtp and lookup about a listener's filters.
+"""Messages between smtp and lookup about a listener's filters, and between delivery and lookup about a relay's.
 
 Lookup applies filters, and knows from PeerQuery which listener's; smtp asks in the phases that the
-listener's slice names, and carries out the answer. No other process hears of them.
+listener's slice names, and carries out the answer. Of mail that goes out filters are only told.
 
 Loaded in every process. One class a message; the fields are the wire format (runtime/codec).
 """
@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from smtpd_ps.contract.messages.base import Message
 from smtpd_ps.contract.settings import FilterEvent, FilterPhase
-from smtpd_ps.contract.values import U16, U32, U63, Address, Line, Name
+from smtpd_ps.contract.values import U8, U16, U32, U56, U63, Address, Line, Name
 
 # Message bytes in one FilterData, and how many of a message lookup takes before it has granted any.
 FILTER_CHUNK_BYTES = 32_768
@@ -76,3 +76,20 @@ class FilterCredit(Message, frozen=True):
     session: U63
     transaction: U32
     size_bytes: U32
+
+
+class OutgoingHooks(Message, frozen=True):
+    """What the filter programs of a relay action want to be told. Before every Route of an action that has some."""
+
+    action: Name
+    events: U32  # of FILTER_EVENTS
+    seat: U8  # delivery's own: what its sessions are called begins with it
+
+
+class OutgoingReport(Message, frozen=True):
+    """Something happened in a session of delivery's; lookup puts the seat of the sender before its number."""
+
+    session: U56
+    action: Name
+    event: FilterEvent
+    parameters: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=4)] = ()
