@@ -217,6 +217,7 @@ def _action(conf: Configuration, action: Action, default_ciphers: str) -> Action
         relay_srs=relay.srs,
         mda_command=method.command if isinstance(method, Mda) else "",
         wrapper=conf.wrappers[action.wrapper].command if action.wrapper else "",
+        relay_filter=relay.filter,
     )
 
 

@@ -239,6 +239,7 @@ class Relay:
     backup: str = ""  # the exchanger that this host is
     backup_hosts: tuple[str, ...] = ()  # relay URLs, tried in order when `hosts` fail
     srs: bool = False
+    filter: str = ""  # its programs are told of the sessions
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def _chain(members: tuple[str, ...]) -> str:
 
 
 def _filter_option(conf: Configuration, name: str) -> str:
-    """The filter of a listener: its name, or the chain that stood there."""
+    """The filter of a listener or a relay: its name, or the chain that stood there."""
     if not name:
         return ""
     body = conf.filters[name].body
@@ -283,6 +283,7 @@ def _relay(conf: Configuration, relay: Relay) -> str:
         _option(conf, "src", relay.src_table) if relay.src_table else "",
         _option(conf, "helo-src", relay.helo_table) if relay.helo_table else "",
         "srs" if relay.srs else "",
+        _filter_option(conf, relay.filter),
     )
 
 

@@ -33,7 +33,7 @@ def main() -> None:
     child.confine()
     queue = child.channel(Process.QUEUE, {m.Deliver: delivery.deliver, m.DeliverFile: delivery.deliver_file})
     queue.spare_fds = SPARE_FDS
-    lookup = child.channel(Process.LOOKUP, {m.Route: delivery.route})
+    lookup = child.channel(Process.LOOKUP, {m.Route: delivery.route, m.OutgoingHooks: delivery.outgoing_hooks})
     control = child.channel(
         Process.CONTROL,
         {
@@ -44,7 +44,7 @@ def main() -> None:
         },
     )
     delivery.outcomes.send = queue.send
-    delivery.ask_lookup = lookup.send
+    delivery.ask_lookup = delivery.reporting.send = lookup.send
     delivery.answer_control = delivery.network_desk.answer = control.send
     delivery.heard.try_now = queue.send
 

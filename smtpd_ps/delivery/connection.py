@@ -12,6 +12,7 @@ from typing import Protocol, assert_never
 
 from smtpd_ps.delivery.dialer import TcpDial, UnixDials
 from smtpd_ps.delivery.downgrade import downgrade
+from smtpd_ps.delivery.outgoing_reports import Reporting
 from smtpd_ps.delivery.tasks import Task
 from smtpd_ps.pure.relay_planner import BLOCKED, Choice
 from smtpd_ps.pure.seven_bit import Unconvertible, Writer
@@ -55,7 +56,9 @@ class Owner(Protocol):
 class Wiring:
     """What every connection needs of its process."""
 
-    __slots__ = ("connect_timeout_secs", "dials", "io_timeout_secs", "log", "loop", "make_pump", "next_request")
+    __slots__ = (
+        "connect_timeout_secs", "dials", "io_timeout_secs", "log", "loop", "make_pump", "next_request", "reporting",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -74,16 +77,17 @@ class Wiring:
         self.next_request = next_request
         self.connect_timeout_secs = connect_timeout_secs
         self.io_timeout_secs = io_timeout_secs
+        self.reporting = Reporting()
 
 
 class Connection:
     """Dials at once. `established`: the session was set up. `deadline`: when the peer has been silent too long."""
 
     __slots__ = (
-        "_action", "_at_bytes", "_body", "_dial", "_helo_names", "_options", "_owner", "_request", "_stream",
-        "_stuffer", "_wiring", "_writer", "blocked", "chosen_source", "client", "connected", "counted_domain",
-        "deadline", "dialed_at", "error", "established", "failures", "last_used", "path", "session", "source", "target",
-        "tls_failed",
+        "_action", "_at_bytes", "_body", "_dial", "_helo_names", "_options", "_owner", "_reports", "_request",
+        "_stream", "_stuffer", "_wiring", "_writer", "blocked", "chosen_source", "client", "connected",
+        "counted_domain", "deadline", "dialed_at", "error", "established", "failures", "last_used", "path", "session",
+        "source", "target", "tls_failed",
     )  # fmt: skip
 
     def __init__(
@@ -103,8 +107,9 @@ class Connection:
         self.target = target = choice.target
         self.path = choice.path
         self.chosen_source = choice.source.address  # "" for the kernel's choice
-        self.client = SmtpClient(options)
-        self.session = os.urandom(8).hex()
+        self._reports = reports = wiring.reporting.session(action)  # None: no filter wants to know
+        self.client = SmtpClient(options) if reports is None else reports.client(options)
+        self.session = os.urandom(8).hex() if reports is None else reports.session
         self.source = ""
         self.established = False
         self.tls_failed = False
@@ -157,6 +162,10 @@ class Connection:
                 self._on_dial_failed(refusal)
                 return
             self._wiring.log.info(f"{self.session} mta connected")
+            if self._reports is not None:
+                self._reports.connected(
+                    self.target.name, sock.getsockname()[:2], (self.target.address, self.target.port)
+                )
         self.connected = True
         self._stream = Stream(loop, sock, self._on_data, self._on_close)
         self._stream.on_drained = self._more_body
@@ -173,7 +182,8 @@ class Connection:
             if name is None:
                 return f"helo-src has no name for the source address {self.source}"
             self._options = replace(self._options, helo=name)
-            self.client = SmtpClient(self._options)
+            reports = self._reports
+            self.client = SmtpClient(self._options) if reports is None else reports.client(self._options)
         return ""
 
     def _on_dial_failed(self, text: str) -> None:
@@ -193,6 +203,8 @@ class Connection:
             self._give_up(f"{TLS_TROUBLE}{error}")
 
     def _on_tls(self, info: TlsInfo) -> None:
+        if self._reports is not None:
+            self._reports.tell("link-tls", (f"{info.version}:{info.cipher}:{info.bits}",))
         self._wiring.log.info(f"{self.session} mta tls ciphers={info.version}:{info.cipher}:{info.bits}")
         if self._options.tls not in ("implicit", "implicit-verify"):
             self._handle(self.client.tls_started())
@@ -305,6 +317,8 @@ class Connection:
     def check_deadline(self, now: float) -> None:
         """Give up on a peer that has been silent for too long."""
         if now >= self.deadline and not self.client.idle:
+            if self._reports is not None:
+                self._reports.tell("timeout")
             self._give_up("Connection timeout")
 
     def _give_up(self, error: str) -> None:
@@ -332,6 +346,8 @@ class Connection:
         for event in self.client.lost(error):
             if isinstance(event, Finished):
                 self._owner.connection_finished(self, event)
+        if self._reports is not None:
+            self._reports.closed()
         if self.source:
             why = error or "quit"
             self._wiring.log.info(f"{self.session} mta disconnected reason={why} messages={self.client.mails}")

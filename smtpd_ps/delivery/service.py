@@ -68,6 +68,7 @@ class Delivery:
         self._wiring = Wiring(
             loop, log, self.dials, make_pump, self._next_number, settings.connect_timeout_secs, settings.io_timeout_secs
         )
+        self.reporting = self._wiring.reporting
         self._network = Network(1 + instance * NUMBERS)
         self._stats = HostStats(settings.max_deferred)
         self.heard = Heard(self._stats, clock)
@@ -220,6 +221,13 @@ class Delivery:
         pool.targets = None
         text = message.text or "451 4.4.3 No host to deliver to was found"
         pool.fail(Status.TEMPFAIL if message.temporary or not message.text else Status.PERMFAIL, text)
+
+    def outgoing_hooks(self, message: m.OutgoingHooks) -> None:
+        """What filters of an action want to be told."""
+        if message.action in self._actions:
+            self.reporting.hooks[message.action] = message
+        else:
+            self._log.warning("lookup names an action that does not exist")
 
     # The parent's answers.
 

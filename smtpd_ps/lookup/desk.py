@@ -6,6 +6,7 @@ afterwards.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NoReturn, Protocol
 
 from smtpd_ps.contract import messages as m
@@ -199,7 +200,10 @@ class Desk:
             case Process.SMTP:
                 return self._handlers_for_smtp(seat)
             case Process.DELIVERY:
-                return {m.RouteQuery: lambda query: self._routes.find(query, self._peers[process, seat].send)}
+                return {
+                    m.RouteQuery: lambda query: self._route(query, self._peers[process, seat].send, seat),
+                    m.OutgoingReport: partial(self._filters.outgoing.reported, seat),
+                }
             case Process.QUEUE:
                 return {m.BounceQuery: self._recipients.bounced}
             case Process.CONTROL:
@@ -220,6 +224,12 @@ class Desk:
                 }
             case _:
                 return {}
+
+    def _route(self, query: m.RouteQuery, send: Callable[[m.Message], None], seat: int) -> None:
+        hooks = self._filters.outgoing.hooks(query.action, seat)
+        if hooks is not None:
+            send(hooks)
+        self._routes.find(query, send)
 
     def _peer(self, query: m.PeerQuery) -> None:
         session = self.sessions.open(query.session, query.address, query.tag)

@@ -15,7 +15,7 @@ from smtpd_ps.contract.settings import FILTER_EVENTS, FILTER_PHASES, FilterEvent
 from smtpd_ps.lookup.program_pipe import LinePipe
 from smtpd_ps.lookup.programs import Figures, State
 from smtpd_ps.pure import filter_protocol as protocol
-from smtpd_ps.pure.filter_protocol import DataLine, FilterProtocolError, Register, Result, Told
+from smtpd_ps.pure.filter_protocol import DataLine, FilterProtocolError, Register, Result, Subsystem, Told
 from smtpd_ps.pure.received import PROGRAM
 from smtpd_ps.runtime.loop import Loop, Timer
 
@@ -63,7 +63,8 @@ class FilterProgram:
         self._patience_secs, self.clock = patience_secs, clock
         self._pipe: LinePipe | None = None
         self.known = False  # it has registered once, so that what it wants is known
-        self.phases = self.events = 0
+        self.phases = self.events = self.outgoing = 0
+        self.subsystems: tuple[Subsystem, ...] = ("smtp-in",)  # that it is used for
         self.ready = False
         self.first = 0  # sessions with a lower number began with an earlier run
         self._sessions = 0  # number of the last session
@@ -104,6 +105,7 @@ class FilterProgram:
         state: State = "not running" if self._pipe is None else "running" if self.ready else "registering"
         wanted: list[str] = [phase for phase, bit in _PHASE_BITS.items() if self.phases & bit]
         wanted += [event for event, bit in _EVENT_BITS.items() if self.events & bit]
+        wanted += [f"smtp-out:{event}" for event, bit in _EVENT_BITS.items() if self.outgoing & bit]
         in_flight = len(self._asked) + len(self._passages)
         return Figures(state, in_flight, self._count, self._failed, tuple(self._latencies_secs), " ".join(wanted))
 
@@ -128,15 +130,22 @@ class FilterProgram:
             self._asked[session] = token, done, timer, self._loop.now()
             self._count += 1
 
-    def report(self, number: int, event: FilterEvent, session: int, parameters: tuple[str, ...]) -> None:
+    def report(
+        self,
+        number: int,
+        event: FilterEvent,
+        session: int,
+        parameters: tuple[str, ...],
+        subsystem: Subsystem = "smtp-in",
+    ) -> None:
         """Tell it, if it wants to be told."""
         pipe = self._pipe
         if pipe is None or number <= self.first:
             return
         if not self.ready:
-            self._later(lambda: self.report(number, event, session, parameters), lambda: None)
-        elif self.events & _EVENT_BITS[event] and not pipe.send(
-            protocol.report(self.clock(), event, session, *parameters)
+            self._later(lambda: self.report(number, event, session, parameters, subsystem), lambda: None)
+        elif (self.events if subsystem == "smtp-in" else self.outgoing) & _EVENT_BITS[event] and not pipe.send(
+            protocol.report(self.clock(), event, session, *parameters, subsystem=subsystem)
         ):
             self._give_up("it does not read what it is told")
 
@@ -213,7 +222,7 @@ class FilterProgram:
         self.first = self._sessions
         self._registering = Register()
         self._timer = self._loop.call_later(REGISTER_SECS, lambda: self._give_up("it does not register"))
-        for line in protocol.handshake(f"{PROGRAM} {__version__}", SESSION_TIMEOUT_SECS, self._admd):
+        for line in protocol.handshake(f"{PROGRAM} {__version__}", SESSION_TIMEOUT_SECS, self._admd, self.subsystems):
             pipe.send(line)
 
     def line(self, line: bytes) -> None:
@@ -228,10 +237,13 @@ class FilterProgram:
 
     def _register(self, said: Register) -> None:
         known = self._registering
-        self._registering = Register(known.phases | said.phases, known.events | said.events)
+        self._registering = Register(
+            known.phases | said.phases, known.events | said.events, outgoing=known.outgoing | said.outgoing
+        )
         if not said.ready:
             return
         self.phases, self.events = self._registering.phases, self._registering.events
+        self.outgoing = self._registering.outgoing
         self.known = self.ready = True
         self._stop_timer()
         early, self._early = self._early, []

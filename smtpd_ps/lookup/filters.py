@@ -15,6 +15,7 @@ from smtpd_ps.contract.values import seat_of_session
 from smtpd_ps.lookup.dns_lists import ListQuery
 from smtpd_ps.lookup.filter_program import FilterProgram
 from smtpd_ps.lookup.filter_stream import FilterStream
+from smtpd_ps.lookup.outgoing_filters import OutgoingFilters
 from smtpd_ps.lookup.programs import Programs
 from smtpd_ps.lookup.resolver import Resolver
 from smtpd_ps.lookup.sessions import Session
@@ -87,6 +88,7 @@ class FilterDesk:
         for name, program in self.programs.items():
             program.present = self._sessions
             programs.use("filter", name, program, program.figures)
+        self.outgoing = OutgoingFilters(settings, self.programs, warn)
         self.use(tables)
 
     def use(self, tables: Mapping[str, Table]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from smtpd_ps.contract.settings import FILTER_EVENTS, FILTER_PHASES, FilterEvent, FilterPhase
 
 VERSION = "0.7"
-SUBSYSTEM = "smtp-in"
+Subsystem = Literal["smtp-in", "smtp-out"]
 MAX_QUOTED = 100  # characters of a bad line, in the log
 _NEVER_ASKED = ("help", "wiz")  # OpenSMTPD takes them at registration
 _EVENTS: dict[str, int] = {event: 1 << index for index, event in enumerate(FILTER_EVENTS)}
@@ -34,11 +34,15 @@ class FilterProtocolError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """What the program wants: bits of FILTER_PHASES and FILTER_EVENTS; `ready` when it has said all."""
+    """What the program wants: bits of FILTER_PHASES and FILTER_EVENTS; `ready` when it has said all.
+
+    `outgoing` are events too, of smtp-out.
+    """
 
     phases: int = 0
     events: int = 0
     ready: bool = False
+    outgoing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,15 @@ class Told:
     text: str
 
 
-def handshake(version: str, timeout_secs: int, admd: str) -> tuple[bytes, ...]:
+def handshake(
+    version: str, timeout_secs: int, admd: str, subsystems: tuple[Subsystem, ...] = ("smtp-in",)
+) -> tuple[bytes, ...]:
     """What a program is told before it registers."""
     lines = (
         f"config|smtpd-version|{version}",
         f"config|protocol|{VERSION}",
         f"config|smtp-session-timeout|{timeout_secs}",
-        f"config|subsystem|{SUBSYSTEM}",
+        *(f"config|subsystem|{subsystem}" for subsystem in subsystems),
         f"config|admd|{admd}",
         "config|ready",
     )
@@ -91,15 +97,17 @@ def data_prefix(now_secs: float, session: int, token: int) -> bytes:
     return request(now_secs, "data-line", session, token)
 
 
-def report(now_secs: float, event: FilterEvent, session: int, *parameters: str) -> bytes:
+def report(
+    now_secs: float, event: FilterEvent, session: int, *parameters: str, subsystem: Subsystem = "smtp-in"
+) -> bytes:
     """A report."""
-    line = b"report" + _middle(now_secs, event, session)
+    line = b"report" + _middle(now_secs, event, session, subsystem)
     return line + b"|" + _joined(parameters) if parameters else line
 
 
-def _middle(now_secs: float, what: str, session: int) -> bytes:
+def _middle(now_secs: float, what: str, session: int, subsystem: Subsystem = "smtp-in") -> bytes:
     usecs = int(now_secs * 1_000_000)
-    return f"|{VERSION}|{usecs // 1_000_000}.{usecs % 1_000_000:06}|{SUBSYSTEM}|{what}|{session:016x}".encode()
+    return f"|{VERSION}|{usecs // 1_000_000}.{usecs % 1_000_000:06}|{subsystem}|{what}|{session:016x}".encode()
 
 
 def _joined(parameters: tuple[str, ...]) -> bytes:
@@ -124,8 +132,10 @@ def parse_registration(line: bytes) -> Register:
             return Register(phases=_PHASES[phase])
         case ["register", "filter", "smtp-in", phase] if phase in _NEVER_ASKED:
             return Register()
-        case ["register", "report", "smtp-out", event] if event in _EVENTS or event == "*":
-            return Register()  # nothing is reported of what goes out
+        case ["register", "report", "smtp-out", "*"]:
+            return Register(outgoing=_ALL_EVENTS)
+        case ["register", "report", "smtp-out", event] if event in _EVENTS:
+            return Register(outgoing=_EVENTS[event])
     raise FilterProtocolError(f"not a registration: {quoted(line)}")
 
 

@@ -231,3 +231,18 @@ def test_a_broken_filter_is_reported_once(errors_of) -> None:
     """Uses of a filter that was declared with an error are not reported as well."""
     text = f"filter f phase connect match nothing\nfilter c chain {{ f }}\nlisten on lo filter f\n{RULE}"
     assert len(errors_of(text)) == 1
+
+
+def test_filters_of_a_relay(load_text) -> None:
+    """Lookup and delivery learn the name, also of a chain in place; a builtin filter there decides nothing."""
+    conf = load_text(
+        'filter p proc-exec "/bin/p"\n'
+        "filter b phase connect match !rdns junk\naction one relay filter p\n"
+        "action two relay filter { p, b }\nmatch for any action one\nmatch from any for any action two\n"
+    )
+    assert [each.text for each in conf.warnings] == [
+        'filter "b" has no effect on a relay: only programs are told of it'
+    ]
+    slices = compile_settings(conf)
+    for actions in (slices.lookup.actions, slices.delivery.actions):
+        assert [action.relay_filter for action in actions] == ["p", "<chain:0001>"]

@@ -199,7 +199,7 @@ LISTEN = [
     ("listen on socket no-dsn mask-src no-dsn", "1: no-dsn is already given for this listener"),
 ]  # fmt: skip
 
-RELAY = "auth, backup, ca, ciphers, domain, helo, helo-src, host, mail-from, pki, protocols, src, srs, tls, ttl"
+RELAY = "auth, backup, ca, ciphers, domain, filter, helo, helo-src, host, mail-from, pki, protocols, src, srs, tls, ttl"
 ACTION = [
     ("action", "1: expected the name of an action, found the end of the line"),
     ("action relay relay",
@@ -293,8 +293,9 @@ ACTION = [
     ("action a relay user bob",
      f'1: expected an option of relay ({RELAY}) or the end of the line, '
      'found the keyword "user"'),
-    *[(f"action a relay {word}", f"1: {word} is not supported yet")
-      for word in ("filter",)],
+    ("action a relay filter", '1: expected the name of a filter or "{", found the end of the line'),
+    ("action a relay filter nothing", '1: no filter is declared with the name "nothing"'),
+    ("action a relay filter { nothing }", '1: no filter is declared with the name "nothing"'),
     ("action a relay srs", "1: srs needs a key; declare it before with srs key"),
     ('action a relay srs\nsrs key "x"', "1: srs needs a key; declare it before with srs key"),
     ("srs", '1: expected "key" or "ttl", found the end of the line'),

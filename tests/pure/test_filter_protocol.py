@@ -38,6 +38,10 @@ def test_what_programs_are_sent() -> None:
     assert data_prefix(now, SESSION, TOKEN).endswith(b"data-line|000000000000001f|00000000000000ab|")
     assert report(now, "link-disconnect", SESSION) == b"report" + head + b"link-disconnect|000000000000001f"
     assert report(now, "tx-mail", SESSION, "0000000a", "ok", "a|b@x").endswith(b"|0000000a|ok|a|b@x")
+    outgoing = report(now, "timeout", 1 << 63, subsystem="smtp-out")
+    assert outgoing == b"report|0.7|1576146008.000001|smtp-out|timeout|8000000000000000"
+    both = handshake("v 1", 300, "here.example", ("smtp-in", "smtp-out"))
+    assert both[3:5] == (b"config|subsystem|smtp-in", b"config|subsystem|smtp-out")
 
 
 @given(st.text(), st.text())
@@ -57,11 +61,12 @@ def test_nothing_ends_a_line(one: str, two: str) -> None:
         (b"register|filter|smtp-in|connect", Register(phases=1)),
         (b"register|filter|smtp-in|commit", Register(phases=1 << FILTER_PHASES.index("commit"))),
         (b"register|filter|smtp-in|help", Register()),
-        (b"register|report|smtp-out|tx-mail", Register()),
+        (b"register|report|smtp-out|tx-mail", Register(outgoing=1 << FILTER_EVENTS.index("tx-mail"))),
+        (b"register|report|smtp-out|*", Register(outgoing=(1 << len(FILTER_EVENTS)) - 1)),
     ],
 )
 def test_registrations(line: bytes, expected: Register) -> None:
-    """What a program wants; phases that are never asked about and mail that goes out are taken, and mean nothing."""
+    """What a program wants; phases that are never asked about are taken, and mean nothing."""
     assert parse_registration(line) == expected
 
 

@@ -337,3 +337,39 @@ def test_chains_of_programs_and_builtin_filters() -> None:
             client.sendmail("a@client.test", ["b@ours.test"], MESSAGE)
         wait_until("both arrive", lambda: len(sink.mails) == 2)
         assert all(b"\r\nBODY\r\n" in mail.data for mail in sink.mails)
+
+
+OUTGOING = (
+    CONFIG.replace("{port} filter p\n", "{port}\n")
+    .replace(':SINK"\n', ':SINK" filter p\n')
+    .replace("OPTIONS", "outgoing")
+)
+
+
+def test_a_program_is_told_of_what_goes_out() -> None:
+    """`relay filter`: the session to the next host, from link-connect to link-disconnect, in its order."""
+    with filtering(config=OUTGOING) as (daemon, sink):
+        with daemon.smtp() as client:
+            client.sendmail("a@client.test", ["b@ours.test"], MESSAGE)
+        wait_until("it arrives", lambda: bool(sink.mails))
+        wait_until("the end", lambda: "link-disconnect" in (daemon.dir / "record").read_text())
+        text = (daemon.dir / "record").read_text()
+        lines = recorded(daemon)
+        session = re.search(r"\|link-connect\|([0-9a-f]{16})\|", text)
+        assert session is not None
+        assert f"{session[1]} mta connected" in daemon.log
+    assert [line for line in lines if "subsystem" in line] == ["config|subsystem|smtp-out"]
+    head = "report|0.7|T|smtp-out|"
+    assert all(line.startswith(("config|", head)) for line in lines)
+    told = [line.removeprefix(head).replace("|#", "", 1) for line in lines if line.startswith(head)]
+    others = [re.sub(r"(tx-commit\|M\|)[0-9]+", r"\1SIZE", line) for line in told if not line.startswith("protocol-")]
+    assert told[0].startswith("link-connect|127.0.0.1|pass|127.0.0.1:P|127.0.0.1:P")
+    assert "protocol-client|DATA" in told
+    assert "protocol-client|." in told
+    assert any(line.startswith("protocol-server|220 ") for line in told)
+    kinds = [line.partition("|")[0] for line in others]
+    assert kinds[:3] == ["link-connect", "link-greeting", "link-identify"]
+    assert others[3:] == [
+        "tx-begin|M", "tx-mail|M|ok|a@client.test", "tx-envelope|M|E", "tx-rcpt|M|ok|b@ours.test", "tx-data|M|ok",
+        "tx-commit|M|SIZE", "tx-reset|M", "link-disconnect",
+    ]  # fmt: skip

@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from smtpd_ps.config.directives.filters import filter_argument
 from smtpd_ps.config.directives.listen_options import server_name
 from smtpd_ps.config.directives.pki import certificate_name
 from smtpd_ps.config.directives.tables import table_argument
 from smtpd_ps.config.directives.tls_options import cipher_list, protocol_list
-from smtpd_ps.config.model import Relay, Table
+from smtpd_ps.config.model import Builtin, Chain, Relay, Table
 from smtpd_ps.config.parser import Parser
 from smtpd_ps.config.tokens import Kind, Token
 from smtpd_ps.pure.address import domain_valid, mailbox_valid
@@ -19,10 +20,9 @@ from smtpd_ps.pure.relay_url import RelayUrl, RelayUrlError, is_host_name, parse
 
 MAX_HOSTS = 64  # contract.settings.ActionSettings
 _OPTIONS = (
-    "auth", "backup", "ca", "ciphers", "domain", "helo", "helo-src", "host", "mail-from", "pki", "protocols", "src",
-    "srs", "tls", "ttl",
+    "auth", "backup", "ca", "ciphers", "domain", "filter", "helo", "helo-src", "host", "mail-from", "pki", "protocols",
+    "src", "srs", "tls", "ttl",
 )  # fmt: skip
-_UNSUPPORTED = frozenset(("filter",))
 _WITHOUT_TLS = ("lmtp", "smtp+notls")
 
 
@@ -47,7 +47,7 @@ def relay(p: Parser) -> Relay:
     given: set[str] = set()
     start = p.where
     while p.peek().kind not in (Kind.NEWLINE, Kind.END) and not p.at("ttl"):
-        option = p.option("relay", _OPTIONS, _UNSUPPORTED)
+        option = p.option("relay", _OPTIONS, frozenset())
         if option.text in given:
             p.report(option, f"{option.text} is already given for this action")
         given.add(option.text)
@@ -103,11 +103,26 @@ def _option(p: Parser, draft: _Draft, option: Token) -> None:
             if not p.draft.options.srs_key:
                 p.report(option, "srs needs a key; declare it before with srs key")
             draft.set(srs=True)
+        case "filter":
+            draft.set(filter=filter_argument(p))
+            _check_filter(p, option, draft.made.filter)
         case "mail-from":
             token = p.peek()
             draft.set(mail_from=p.name("the sender"))
             if not mail_from_valid(draft.made.mail_from):
                 p.report(token, f'the sender must be user@domain or "@domain": "{draft.made.mail_from}"')
+
+
+def _check_filter(p: Parser, option: Token, name: str) -> None:
+    """Of mail that goes out filters are only told, which means nothing to a builtin one; OpenSMTPD takes it."""
+    known = p.draft.filters.get(name)
+    if known is None:
+        return
+    members = known.body.members if isinstance(known.body, Chain) else (name,)
+    for member in members:
+        found = p.draft.filters.get(member)
+        if found is not None and isinstance(found.body, Builtin):
+            p.draft.warn(option.where, f'filter "{member}" has no effect on a relay: only programs are told of it')
 
 
 def _domains(p: Parser, draft: _Draft) -> None:

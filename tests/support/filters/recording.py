@@ -2,8 +2,9 @@
 
 Arguments: the file, then any of `PHASE=ANSWER` (the answer to that phase), `no-data` (does not register for
 data-line), `only=PHASE` (registers for this phase and nothing else), `upper` (turns body lines to upper case),
-`hold` (keeps all data lines back until the end) and a fault: `exit-at=PHASE`, `hang-at=PHASE`,
-`rubbish-at=PHASE`, `twice-at=PHASE`, `token-at=PHASE`, `flood-at=PHASE`, `early-end`.
+`outgoing` (wants reports of mail that goes out and no others), `hold` (keeps all data lines back until the end)
+and a fault: `exit-at=PHASE`, `hang-at=PHASE`, `rubbish-at=PHASE`, `twice-at=PHASE`, `token-at=PHASE`, `flood-at=PHASE`,
+`early-end`.
 """
 
 import os
@@ -33,7 +34,7 @@ for raw in sys.stdin.buffer:
         if only:
             say(b"register|filter|smtp-in|" + only.encode())
         else:
-            say(b"register|report|smtp-in|*")
+            say(b"register|report|smtp-out|*" if "outgoing" in options else b"register|report|smtp-in|*")
             for phase in phases:
                 if phase != "data-line" or "no-data" not in options:
                     say(b"register|filter|smtp-in|" + phase.encode())
