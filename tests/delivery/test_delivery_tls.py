@@ -9,7 +9,7 @@ from delivery_sink import Script, Sink
 from support.certs import make_key, write_acme
 
 from smtpd_ps.contract import messages as m
-from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
+from smtpd_ps.contract.settings import FILTER_EVENTS, ActionSettings, DeliverySettings
 from smtpd_ps.contract.values import Dsn, Job, Process, Recipient, Result, RouteHost, Status
 from smtpd_ps.delivery.service import Delivery
 from smtpd_ps.delivery.tls_clients import MakePump, make_pumps, no_tls
@@ -39,7 +39,9 @@ def deliver(certificate):
 
     with contextlib.ExitStack() as stack:
 
-        def run(use: str, name: str = "sink.test", implicit: bool = False, pump: MakePump | None = None, **route):
+        def run(
+            use: str, name: str = "sink.test", implicit: bool = False, pump: MakePump | None = None, told=None, **route
+        ):
             offers = (b"PIPELINING", b"AUTH LOGIN PLAIN")
             sink = Sink(Script(tls=context, implicit_tls=implicit, offers=offers))
             stack.callback(sink.close)
@@ -50,6 +52,9 @@ def deliver(certificate):
             results: list[Result] = []
             delivery.outcomes.send = lambda outcome: results.extend(outcome.results)
             host = RouteHost(name, ("127.0.0.1",), sink.port, **route)
+            if told is not None:
+                delivery.reporting.send = told.append
+                delivery.outgoing_hooks(m.OutgoingHooks("send", (1 << len(FILTER_EVENTS)) - 1, 0))
             delivery.ask_lookup = lambda query: delivery.route(m.Route(query.query, (host,), 60))
             recipient = Recipient(1 << 32, "x@d.test", "x@d.test", "", Dsn())
             delivery.deliver(m.Deliver((Job(1, "send", "", (recipient,), 1000, len(BODY), False, BODY),)))
@@ -91,6 +96,22 @@ def test_implicit_tls(deliver, use):
     sink, result = deliver(use, implicit=True)
     assert result.status is Status.OK
     assert b"STARTTLS" not in sink.commands
+
+
+@pytest.mark.parametrize("use", ["require", "implicit"])
+def test_filters_are_told_of_tls_and_auth(deliver, use):
+    """link-tls before the EHLO that follows, link-auth with the user, and no password."""
+    told = []
+    _sink, result = deliver(use, implicit=use == "implicit", told=told, user="me", password="secret")
+    assert result.status is Status.OK
+    events = [report.event for report in told if report.event.startswith("link-")]
+    greeted = ["link-greeting", "link-identify"]
+    before = ["link-tls", *greeted] if use == "implicit" else [*greeted, "link-tls", "link-identify"]
+    assert events == ["link-connect", *before, "link-auth", "link-disconnect"]
+    (tls_told,) = [report.parameters[0] for report in told if report.event == "link-tls"]
+    assert tls_told.startswith("TLSv1.")
+    assert ("pass", "me") in [report.parameters for report in told]
+    assert not any("AG1lAHNlY3JldA==" in text for report in told for text in report.parameters)
 
 
 def test_auth_goes_under_tls_only(deliver):
