@@ -57,7 +57,7 @@ def test_only_what_is_wanted_is_told(sinks):
     told = hooked(bench, 1 << FILTER_EVENTS.index("timeout"))
     bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
     bench.route(*bench.hosts)
-    bench.until(lambda: sink.sessions)
+    bench.until(lambda: told)  # connected, as delivery sees it
     (pool,) = bench.delivery._pools.values()
     pool.sweep(bench.loop.now() + 400)
     bench.until(lambda: bench.results)
