@@ -179,7 +179,7 @@ _RELAY = st.one_of(
         either("helo h.example", 'helo "[::1]"'),
         either("mail-from a@b.example", 'mail-from "@b.example"'),
         either("ca roots", "ca ROOTS"), either("protocols tlsv1.3", 'protocols "all:!TLSv1.3"'),
-        either("filter p3", "filter { p4, p3 }", "filter chain"),
+        either("filter p3", "filter { p4, p3 }", 'filter "chain"'),
         either("srs"), either("ciphers HIGH", 'ciphers "ECDHE+AESGCM -SHA1"'),
         either("src ::1", "src <file>", 'src { "192.0.2.1", "[::1]" }'),
         either("helo-src <keyed>", 'helo-src { "[::1]" = x.example }'),
