@@ -147,8 +147,9 @@ class Daemon:
             except OSError:
                 continue
             mother = re.search(r"^PPid:\s+(\d+)", status, re.M)
-            if int(entry.name) == parent or (mother and int(mother[1]) == parent):
-                found[title.removeprefix("smtpd_ps: ")] = int(entry.name)
+            name = title.removeprefix("smtpd_ps: ")
+            if int(entry.name) == parent or (mother and int(mother[1]) == parent and name != "parent"):
+                found[name] = int(entry.name)  # a child still called parent opens a file for it, and is gone soon
         return found
 
     def wait_gone(self, pids: dict[str, int]) -> None:
