@@ -101,8 +101,8 @@ class Desk:
     def attach(self, peer: Process, channel: Sender, seat: int = 0) -> None:
         """Tell the desk how to reach `peer`."""
         self._peers[peer, seat] = channel
-        if peer is Process.SMTP and self._smtp_paused:
-            channel.send(m.Pause(0, "smtp", True))  # nobody waits for the answer
+        if peer is Process.SMTP:  # which accepts nobody before
+            channel.send(m.Pause(0, "smtp", self._smtp_paused))  # nobody waits for the answer
         if peer in answerers(m.Follow(0, True)):
             for number, case in self._cases.items():
                 if case.follows:

@@ -25,7 +25,7 @@ def _setups(slices: Slices, paused: frozenset[str]) -> Mapping[Process, m.Messag
     return {
         Process.KEYS: m.KeysSetup(slices.keys),
         Process.CONTROL: m.ControlSetup(slices.control, "smtp" in paused),
-        Process.SMTP: m.SmtpSetup(slices.smtp, paused="smtp" in paused),
+        Process.SMTP: m.SmtpSetup(slices.smtp),
         Process.LOOKUP: m.LookupSetup(slices.lookup),
         Process.QUEUE: m.QueueSetup(slices.queue, slices.queue_key, "mda" in paused, "mta" in paused),
         Process.DELIVERY: m.DeliverySetup(slices.delivery),

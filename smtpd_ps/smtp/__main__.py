@@ -20,7 +20,8 @@ def main() -> None:
         pumps = make_pumps(settings, files, lambda: RemoteSigner(keys, Process.SMTP, child.fail))
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be one line in the log
         child.fail(f"TLS: {error}")
-    server = SmtpServer(child.loop, child.log, settings, child.setup.seat, pumps, child.fail, child.setup.paused)
+    # Control says when to accept: so a reload cannot undo a pause, not even for a moment.
+    server = SmtpServer(child.loop, child.log, settings, child.setup.seat, pumps, child.fail, paused=True)
     child.confine()
     server.lookup = child.channel(Process.LOOKUP, server.lookup_handlers())
     server.queue = child.channel(Process.QUEUE, server.queue_handlers())

@@ -36,11 +36,10 @@ class ControlSetup(Message, frozen=True):
 
 
 class SmtpSetup(Message, frozen=True):
-    """The slice for smtp, its seat, which its session ids carry, and whether it starts paused (-P smtp)."""
+    """The slice for smtp, and its seat, which its session ids carry."""
 
     settings: SmtpSettings
     seat: U7 = 0
-    paused: bool = False
 
 
 class LookupSetup(Message, frozen=True):
