@@ -269,7 +269,9 @@ class Desk:
             count += 1
         if hurried:
             self._window.unplan(held, hurried.__contains__)
-        self._committer.touch(held)  # which also lets it go, or plans it anew
+        self._committer.touch(held)  # which also lets it go
+        self._window.plan(held)  # it may be tried before its new time is written, and where that cannot be
+        self._wake()
         return count
 
     def _hurry_all(self) -> Iterator[int]:
@@ -281,12 +283,28 @@ class Desk:
             try:
                 count, after = self._s.store.hurry(after, STEP * 5, now_ms)
             except StoreFull:
-                if self._s.reserve is None or not self._s.reserve.release():
-                    raise
-                continue  # the room kept back is for this too: what is delivered makes more
+                if self._s.reserve is not None and self._s.reserve.release():
+                    continue  # the room kept back is for this too: what is delivered makes more
+                yield from self._hurry_unwritten(after)
+                return
             more = bool(after)
             self._window.look_again()
             self._wake()
+            yield count
+
+    def _hurry_unwritten(self, after: int) -> Iterator[int]:
+        """No room to write new times down: read what memory has room for, and try that now."""
+        while found := self._s.store.scan(after, STEP):
+            count = 0
+            for one in found:
+                after = one.msgid
+                if after in self._window.held:
+                    continue
+                if self._window.full:
+                    yield count
+                    raise StoreFull("no room to write down that more than these is to be tried now")
+                held = self._window.find(after)
+                count += self._hurry(held) if held is not None else 0
             yield count
 
     def remove(self, message: m.Remove) -> None:

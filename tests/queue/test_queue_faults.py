@@ -20,6 +20,11 @@ def breaking(monkeypatch, rig, error):
     monkeypatch.setattr(rig.store, "write", write)
 
 
+def full(*_arguments):
+    """In place of a method of the store that writes."""
+    raise StoreFull("full")
+
+
 @pytest.mark.parametrize(("error", "code"), [(StoreFull("full"), 452), (StoreError("I/O"), 451)])
 def test_a_failing_commit_refuses_new_mail_for_now(rig, monkeypatch, error, code):
     """4xx for all of the group; when the store works again mail is taken, without a restart."""
@@ -96,6 +101,46 @@ def test_the_reserve_lets_a_full_disk_drain(rig, monkeypatch):
     assert rig.smtp.take(m.Committed)[-1].code == 250
     rig.timers.advance(5000)
     assert reserve.kept and (rig.directory / "reserve").exists()
+
+
+@pytest.mark.parametrize("how", ["evpid", "msgid", "all"])
+def test_schedule_where_nothing_can_be_written(rig, monkeypatch, how):
+    """Only deliveries make room: they are made without their new time on disk, and written down when that works."""
+    msgid = rig.accept()
+    rig.answer(rig.jobs(), Status.TEMPFAIL, "later")
+    rig.timers.advance(60)
+    assert not rig.queue.window.held
+    (evpid,) = rig.stored()[0].envelopes
+    with monkeypatch.context() as patch:
+        for writer in ("write", "hurry"):
+            patch.setattr(rig.store, writer, full)
+        request = {"evpid": m.Schedule(3, evpid=evpid), "msgid": m.Schedule(3, msgid=msgid), "all": m.Schedule(3)}
+        rig.say(request[how])
+        rig.timers.advance(0)
+        assert [(one.ok, one.count) for one in rig.control.take(m.Done)] == [(True, 1)]
+        jobs = rig.jobs()
+        assert [job.msgid for job in jobs] == [msgid]
+        rig.answer(jobs, Status.OK)
+        rig.timers.advance(3000)
+        assert not rig.jobs()
+    rig.timers.advance(1100)
+    assert not rig.stored()
+
+
+def test_schedule_all_where_nothing_can_be_written_is_bounded(rig, monkeypatch):
+    """As many as memory may hold are tried, and the operator hears that these were not all."""
+    rig.queue.window._bound = 7
+    for _ in range(10):
+        rig.accept()
+        rig.answer(rig.jobs(), Status.TEMPFAIL, "later")
+        rig.timers.advance(60)
+
+    monkeypatch.setattr(rig.store, "hurry", full)
+    rig.say(m.Schedule(3))
+    rig.timers.advance(0)
+    assert len(rig.jobs()) == 7
+    (done,) = rig.control.take(m.Done)
+    assert not done.ok and "to be tried now" in done.text
 
 
 def test_no_reserve_where_there_is_no_room(tmp_path, monkeypatch):

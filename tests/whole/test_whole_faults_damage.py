@@ -143,8 +143,10 @@ def spoiled_and_delivered(damage: object, lost: int, lines: str = "") -> None:
             assert offer(daemon, number, 90_000 if number in LARGE else 500 + number * 300) == 250
         if damage is damage_log:
             pids = daemon.pids()
+            os.kill(pids["queue"], 9)  # first: it would close its store in order when others are gone
             for pid in pids.values():
-                os.kill(pid, 9)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
             assert daemon.process is not None
             daemon.process.wait(10)
             daemon.wait_gone(pids)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, cli, wait_until
+from support.daemon import Daemon, wait_until
 from support.faults import (
     ENCRYPTED,
     NEED_ROOT,
@@ -52,12 +52,12 @@ def numbers(sink: Sink) -> list[int]:
 @pytest.mark.parametrize("lines", ["", ENCRYPTED], ids=["plain", "encrypted"])
 def test_a_full_disk_refuses_mail_and_drains(lines: str) -> None:
     """Small and large bodies hear 452; what was accepted is delivered, and that alone makes room for new mail."""
-    behaviour = Behaviour(data="451 4.3.0 later")
     with (
-        sinking(behaviour=behaviour) as sink,
+        sinking(behaviour=Behaviour(slow_secs=0.1)) as sink,
         on_small_disk(lines + RELAY.replace("SINK", str(sink.port)), 24 * MIB) as daemon,
     ):
         daemon.start()
+        daemon.ctl("pause", "mta")  # nothing is tried, so nothing but new mail is written meanwhile
         accepted, number, full = set(), 0, 0
         while full < 6 and number < 400:
             number += 1
@@ -66,11 +66,9 @@ def test_a_full_disk_refuses_mail_and_drains(lines: str) -> None:
             accepted |= {number} if code == 250 else set()
             full += code == 452
         assert full == 6 and len(accepted) > 20
-        ballast = fill(daemon.state)  # before anything leaves, or the ballast takes the room that is made
-        behaviour.data, behaviour.slow_secs = "250 2.0.0 taken", 0.1
-        if cli("smtpctl_ps", "--state-dir", str(daemon.state), "schedule", "all").returncode:
-            ballast.unlink()  # not even that could be written: what was tried meanwhile has used the reserve
-            daemon.ctl("schedule", "all")
+        assert (daemon.state / "spool/queue/reserve").exists()
+        fill(daemon.state)  # before anything leaves, or the ballast takes the room that is made
+        daemon.ctl("resume", "mta")
         for late in range(1000, 1010):  # small ones may still fit into the room that the database has
             code = offer(daemon, late, late % 2 * 200_000)
             assert code in (250, 452)
@@ -83,6 +81,25 @@ def test_a_full_disk_refuses_mail_and_drains(lines: str) -> None:
         wait_until("new mail arrives", lambda: {2000, 2001} <= set(numbers(sink)))
         daemon.wait_empty()
         assert list((daemon.state / "spool/queue/bodies").iterdir()) == []
+        assert daemon.stop() == 0
+
+
+def test_schedule_on_a_disk_without_a_byte_left() -> None:
+    """Where not even the room kept back is there, `schedule all` still has everything delivered, once."""
+    behaviour = Behaviour(data="451 4.3.0 later")
+    with sinking(behaviour=behaviour) as sink, on_small_disk(RELAY.replace("SINK", str(sink.port)), 24 * MIB) as daemon:
+        daemon.start()
+        for number in range(30):
+            assert offer(daemon, number, number % 3 * 40_000) == 250
+        wait_until("all were tried", lambda: daemon.log.count("TempFail") >= 30)
+        (daemon.state / "spool/queue/reserve").unlink()
+        ballast = fill(daemon.state)
+        behaviour.data = "250 ok"
+        daemon.ctl("schedule", "all")
+        wait_until("all of it arrives", lambda: sorted(numbers(sink)) == list(range(30)))
+        ballast.unlink()
+        daemon.wait_empty()
+        assert sorted(numbers(sink)) == list(range(30))
         assert daemon.stop() == 0
 
 
