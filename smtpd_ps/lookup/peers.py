@@ -9,7 +9,7 @@ from functools import partial
 from ipaddress import ip_address
 
 from smtpd_ps.lookup.addresses import AddressBook, HostAddresses
-from smtpd_ps.lookup.cache import Cache
+from smtpd_ps.lookup.cache import FOREVER, Cache
 from smtpd_ps.lookup.dns_wire import Type, host_valid
 from smtpd_ps.lookup.resolver import Answer, Resolver, Status
 from smtpd_ps.runtime.loop import Loop
@@ -48,7 +48,9 @@ class Peers:
         static = self._book.hosts.names.get(str(parsed), "localhost" if parsed.is_loopback else "")
         if static:
             forward = self._book.hosts.addresses.get(static.lower(), ())
-            done(static, parsed.is_loopback or str(parsed) in forward, True)
+            confirmed = parsed.is_loopback or str(parsed) in forward
+            self._known.put(address, (static, confirmed), FOREVER)
+            done(static, confirmed, True)
             return
         query = _PeerQuery(self._loop, self._book, str(parsed), partial(self._learned, address), done)
         self._resolver.ask(parsed.reverse_pointer, Type.PTR, query.named)

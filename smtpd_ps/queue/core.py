@@ -64,21 +64,23 @@ class Queue:
 
     # Handlers.
 
-    def _guarded(self, handler: Callable[..., None]) -> Callable[..., None]:
-        """Every message wakes the turn's end; a violation ends the process."""
+    def _guarded(self, kind: type[m.Message], handler: Callable[..., None]) -> Callable[..., None]:
+        """A violation ends the process. Messages wake the turn's end, but for the one that only collects."""
         fail, at_turn_end, pump = self._s.fail, self._s.timers.at_turn_end, self.pump
+        wakes = kind is not m.RcptAccept
 
         def handle(message: m.Message) -> None:
             try:
                 handler(message)
             except Violation as error:
                 fail(str(error))
-            at_turn_end(pump)
+            if wakes:
+                at_turn_end(pump)
 
         return handle
 
     def _all(self, handlers: Mapping[type[m.Message], Callable[..., None]]) -> Handlers:
-        return {kind: self._guarded(handler) for kind, handler in handlers.items()}
+        return {kind: self._guarded(kind, handler) for kind, handler in handlers.items()}
 
     def lookup_handlers(self, seat: int = 0) -> Handlers:
         """What lookup of a generation says."""

@@ -195,7 +195,10 @@ class Committer:
             counters.envelopes += count
             counters.incoming += count
             self._answer(one, Reply(250, f"2.0.0 {message_id_text(message.msgid)} Message accepted for delivery"))
-            self._window.admit(message, one.body)
+        for channel in self._s.peers.smtp.values():
+            channel.flush()  # the senders wait for this and for nothing that follows
+        for one in new:
+            self._window.admit(one.message, one.body)
         for message in removed:
             if message.in_file:
                 self._remove_file(message.msgid)

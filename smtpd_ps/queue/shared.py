@@ -38,6 +38,9 @@ class Sender(Protocol):
     def send(self, message: Message, *fds: int) -> None:
         """Queue a message for the end of the turn."""
 
+    def flush(self) -> None:
+        """Send what is queued now."""
+
 
 class Peers:
     """The sending ends of the channels. Set by the owner before the queue starts."""

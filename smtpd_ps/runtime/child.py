@@ -199,7 +199,12 @@ class Child:
         self.parent = self._channel(Process.PARENT, self._boot_channel.sock, handlers)
         if on_parent is not None:
             on_parent(self.parent)
-        self.loop.run()
+        if self.process is not Process.AGENT:  # which makes others of itself
+            self.log.gather(self.loop.at_turn_end)
+        try:
+            self.loop.run()
+        finally:
+            self.log.gather(None)
 
     def enter_drain(self) -> None:
         """All channels enter the DRAIN phase: loss of a peer is expected from now on."""

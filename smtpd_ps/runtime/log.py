@@ -1,11 +1,13 @@
 """The log: one escaped line an event, to standard error or to syslog (facility mail).
 
 Runs in every process. A line may quote bytes of strangers, so everything outside printable
-characters is escaped here, whatever the caller did.
+characters is escaped here, whatever the caller did. A process that serves writes the lines of a loop turn
+together, after the turn's replies (`gather`).
 """
 
 import codecs
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from types import TracebackType
 from smtpd_ps.contract.values import Process
 
 MAX_LINE = 4096
+GATHERED_LINES = 64  # are written before the turn's end
 _FACILITY_MAIL = 2 << 3
 _SYSLOG_PATHS = ("/dev/log", "/var/run/log")
 codecs.lookup("unicode_escape")  # imported now: a confined process could not do it at its first odd byte
@@ -45,6 +48,8 @@ class Log:
         self.verbose = verbose
         self._socket = None if foreground else _connect()
         self.follow: Callable[[str], None] | None = None  # hears each line too (runtime/following)
+        self._at_turn_end: Callable[[Callable[[], None]], None] | None = None
+        self._held: list[tuple[Level, str]] = []
 
     @property
     def fileno(self) -> int | None:
@@ -84,18 +89,50 @@ class Log:
             self.critical(f"Traceback: {code.co_filename}:{trace.tb_lineno} {code.co_name}")
             trace = trace.tb_next
 
+    def gather(self, at_turn_end: Callable[[Callable[[], None]], None] | None) -> None:
+        """Write what is said of sessions and deliveries when the turn ends: the loop's `at_turn_end`, or None to
+        write each line at once again. A warning or worse is never kept, nor what was said before it.
+        """
+        self._at_turn_end = at_turn_end
+        self._write_held()
+
     def _write(self, level: Level, text: str) -> None:
-        line = f"{self.process.title}: {escape(text)}"
+        text = escape(text)
         if self.follow is not None:
-            self.follow(escape(text))
+            self.follow(text)
+        self._held.append((level, f"{self.process.title}: {text}"))
+        if self._at_turn_end is None or level <= Level.WARNING or len(self._held) >= GATHERED_LINES:
+            self._write_held()
+        elif len(self._held) == 1:
+            self._at_turn_end(self._turn_ends)
+
+    def _turn_ends(self) -> None:
+        if self._at_turn_end is not None:
+            self._at_turn_end(self._write_held)  # behind the replies that this end of the turn sends
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
         if self._socket is None:
-            sys.stderr.write(line + "\n")
+            _to_stderr([line for _level, line in held])
             return
-        try:
-            packet = f"<{_FACILITY_MAIL | level}>smtpd_ps[{os.getpid()}]: {line}"
-            self._socket.send(packet.encode("utf-8", "backslashreplace"))
-        except OSError:
-            sys.stderr.write(line + "\n")  # a full or gone syslog must not stop mail
+        for level, line in held:
+            try:
+                packet = f"<{_FACILITY_MAIL | level}>smtpd_ps[{os.getpid()}]: {line}"
+                self._socket.send(packet.encode("utf-8", "backslashreplace"))
+            except OSError:
+                _to_stderr([line])  # a full or gone syslog must not stop mail
+
+
+def _to_stderr(lines: list[str]) -> None:
+    """With few writes, each small enough not to be mixed with another process's where it is a pipe."""
+    text = ""
+    for line in lines:
+        if text and len(text) + len(line) >= select.PIPE_BUF:
+            sys.stderr.write(text)
+            text = ""
+        text += line + "\n"
+    if text:
+        sys.stderr.write(text)
 
 
 def _connect() -> socket.socket | None:
