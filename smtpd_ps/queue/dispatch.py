@@ -12,6 +12,7 @@ from smtpd_ps.pure.scheduler import Ticket
 from smtpd_ps.pure.scheduler_times import warnings_due
 from smtpd_ps.queue.group import Committer
 from smtpd_ps.queue.notices import Notices
+from smtpd_ps.queue.reserve import NO_ROOM
 from smtpd_ps.queue.shared import ACTION_GONE, Sender, Shared, Violation
 from smtpd_ps.queue.store.protocol import StoreError
 from smtpd_ps.queue.store.records import DamagedRecord, EnvelopeState, StoredEnvelope
@@ -111,7 +112,7 @@ class Dispatcher:
         fd, body = -1, b""
         try:
             if message.in_file:
-                fd = self._window.body_fd(held)
+                fd = self._body_fd(held)
             else:
                 body = self._window.body(held)
         except DamagedRecord as error:
@@ -151,6 +152,16 @@ class Dispatcher:
         frame.size_bytes += len(body) + RECIPIENT_BYTES * len(recipients)
         if len(frame.jobs) >= FRAME_JOBS or frame.size_bytes >= FRAME_BYTES:
             frame.flush()
+
+    def _body_fd(self, held: Held) -> int:
+        try:
+            return self._window.body_fd(held)
+        except OSError as error:
+            reserve = self._s.reserve
+            if error.errno not in NO_ROOM or reserve is None or not reserve.release():
+                raise
+        self._s.log.warning("the room kept back is used to decrypt a body")
+        return self._window.body_fd(held)
 
     def _process_for(self, ticket: Ticket) -> tuple[int, Sender]:
         """One route's mail goes to one delivery process, which shares connections and agents."""

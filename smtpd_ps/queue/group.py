@@ -5,11 +5,11 @@ alone wait up to JOIN_MS for company. While the sync blocks, the next group gath
 channels' buffers. A 250 is said after the sync, here and nowhere else.
 """
 
-import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
 from smtpd_ps.contract.values import message_id_text
+from smtpd_ps.queue.reserve import NO_ROOM
 from smtpd_ps.queue.shared import Shared
 from smtpd_ps.queue.store.protocol import Group, Insert, StoreError, StoreFull
 from smtpd_ps.queue.store.records import StoredMessage
@@ -21,7 +21,6 @@ RETRY_SECS = 1.0
 IDLE_SECS = 2.0
 MAX_DIRTY = 256  # changes do not wait longer than it takes to gather these
 FAILING_CHANGES = 32  # at a time after a failure: what the reserve has room for
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 FULL = (452, "4.3.1 Insufficient system storage")
 FAILED = (451, "4.3.0 Temporary failure")
@@ -172,7 +171,7 @@ class Committer:
     def _refuse(self, one: _New, error: Exception) -> None:
         msgid = one.message.msgid
         self._s.log.error(f"body msgid={message_id_text(msgid)} failed: {error}")
-        full = isinstance(error, OSError) and error.errno in _NO_ROOM
+        full = isinstance(error, OSError) and error.errno in NO_ROOM
         self._answer(one, Reply(*(FULL if full else FAILED)))
         self._remove_file(msgid)
 

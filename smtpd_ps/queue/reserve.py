@@ -2,12 +2,14 @@
 
 Runs in queue. A file of RESERVE_BYTES lies beside the database. When a commit fails for lack of room,
 the file is given up, and with its room the deliveries that are done can be written down, which frees
-theirs. It is made again when there is room.
+theirs; a body that is stored encrypted needs room to be delivered at all. It is made again when there is room.
 """
 
+import errno
 import os
 from pathlib import Path
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 RESERVE_BYTES = 2 * 1024 * 1024
 
 

@@ -143,6 +143,30 @@ def test_schedule_all_where_nothing_can_be_written_is_bounded(rig, monkeypatch):
     assert not done.ok and "to be tried now" in done.text
 
 
+def test_the_reserve_lets_a_body_be_decrypted(rig, monkeypatch):
+    """A large body that is stored encrypted needs room to be read: the room kept back serves for that as well."""
+    rig.shared.reserve = reserve = Reserve(rig.directory / "reserve")
+    reserve.keep()
+    opening, tries = rig.queue.window.body_fd, []
+
+    def body_fd(held):
+        tries.append(reserve.kept)
+        if reserve.kept or len(tries) > 2:
+            raise OSError(28, "No space left on device")
+        return opening(held)
+
+    monkeypatch.setattr(rig.queue.window, "body_fd", body_fd)
+    first = rig.accept_file(body=b"x" * 100_000)
+    assert [job.msgid for job in rig.jobs()] == [first]
+    assert tries == [True, False]
+    rig.accept_file(body=b"x" * 100_000)
+    assert not rig.jobs(), "there was no more room"
+    assert rig.log.has("cannot read a body")
+    monkeypatch.undo()
+    rig.timers.advance(6000)
+    assert len(rig.jobs()) == 1
+
+
 def test_no_reserve_where_there_is_no_room(tmp_path, monkeypatch):
     """It is tried again later, and leaves no half of itself."""
 
