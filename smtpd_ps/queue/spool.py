@@ -14,11 +14,13 @@ from smtpd_ps.queue.bodies import BodyFiles
 from smtpd_ps.queue.shared import Logger
 from smtpd_ps.queue.store.coding import Coder, WrongKey
 from smtpd_ps.queue.store.embedded import EmbeddedStore, NotADatabase
+from smtpd_ps.queue.store.log_room import lay_out
 from smtpd_ps.queue.store.protocol import Store
 from smtpd_ps.queue.store.records import DamagedRecord
 from smtpd_ps.queue.store.salvage import finish, salvage
 
 DATABASE = "queue.db"
+LOG = f"{DATABASE}-wal"
 BODIES = "bodies"
 RESERVE = "reserve"
 KEY_CHECK = "key"
@@ -50,6 +52,7 @@ def open_spool(directory: Path, log: Logger, coder: Coder | None = None) -> tupl
     except BaseException:
         store.close()
         raise
+    lay_out(directory / LOG)
     bodies = BodyFiles(directory / BODIES, coder)
     _sync_names(directory)
     return store, bodies

@@ -10,6 +10,7 @@ from support.daemon import Daemon, wait_until
 from support.faults import CODED, RELAY, cared_for, number_of, offer
 from support.sink import Behaviour, sinking
 
+from smtpd_ps.queue.store.embedded import wal_frames
 from smtpd_ps.queue.store.records import CODED_MARK
 
 pytestmark = pytest.mark.timeout(120)
@@ -57,9 +58,10 @@ def damage_index(queue: Path) -> None:
 
 def damage_log(queue: Path) -> None:
     """A frame in the first third of the write-ahead log, as a kill left it."""
-    size = (queue / "queue.db-wal").stat().st_size
-    assert size > 30_000
-    flip(queue / "queue.db-wal", 32 + size // 3 // 4120 * 4120 + 1000)
+    with (queue / "queue.db-wal").open("rb") as log:
+        frames = len(wal_frames(log.fileno()))
+    assert frames > 8
+    flip(queue / "queue.db-wal", 32 + frames // 3 * 4120 + 1000)
 
 
 def damage_file(queue: Path) -> None:
