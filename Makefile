@@ -59,7 +59,7 @@ interop: $(venv)/.test ## delivery to real mail stores and servers, and from rea
 
 # Needs root and Debian. The other servers are unpacked into a cache and run from there, never installed.
 # BENCH='--peers smtpd_ps,postfix+tuned --workloads W1 --runs 5' chooses; see docs/PERFORMANCE.md.
-bench: $(venv)/.run ## measure it beside OpenSMTPD and Postfix: all workloads, three runs, about 45 minutes
+bench: $(venv)/.run ## measure it beside OpenSMTPD and Postfix: all workloads, five runs, about an hour
 	@sh .ci/need strace openssl
 	$(bin)/python -m bench $(BENCH)
 

@@ -59,7 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     ask.add_argument("--peers", default=f"{OURS},opensmtpd+tuned,postfix", help=f"of {names}, each also with +tuned")
     usual = ",".join(name for name in WORKLOADS if name != SOAK)
     ask.add_argument("--workloads", default=usual, help=f"of the list in docs/PERFORMANCE.md, and {SOAK}")
-    ask.add_argument("--runs", type=int, default=3)
+    ask.add_argument("--runs", type=int, default=5)
     ask.add_argument("--scale", type=float, default=1.0, help="of the numbers of messages and sessions")
     ask.add_argument("--quick", action="store_true", help=f"the same as {QUICK}")
     ask.add_argument("--json", type=Path, default=Path("bench-results.json"))

@@ -27,7 +27,7 @@ WARM_UP = 5
 
 
 def durability(
-    peer: Peer, scale: float, kind: str = "relay", count: int = 100, size_bytes: int = 4096
+    peer: Peer, scale: float, kind: str = "relay", count: int = 100, size_bytes: int = 4096, sessions: int = 1
 ) -> dict[str, Any]:
     """Calls a message: all of them, the syncs, and by role and name in `per_message`."""
     count = max(20, round(count * scale))
@@ -44,7 +44,7 @@ def durability(
         time.sleep(2.0)
         with tracing(peer.pids(), traces):
             time.sleep(1.0)
-            sent = send(site, count, size_bytes, 4)
+            sent = send(site, count, size_bytes, sessions)
             names = kernel.roles(peer.pids())
             if sink is not None:
                 sink.wait(count + WARM_UP, 60.0, stall_secs=20.0)

@@ -116,9 +116,17 @@ def cpu_by_role(pids: Iterable[int]) -> dict[str, float]:
     spent: dict[str, float] = {}
     for pid, role in roles(pids).items():
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            spent[role] = spent.get(role, 0.0) + (int(fields[11]) + int(fields[12])) / TICK
+            spent[role] = spent.get(role, 0.0) + _cpu_secs(pid)
     return spent
+
+
+def _cpu_secs(pid: int) -> float:
+    """To the nanosecond where the kernel keeps it, else to its clock's tick. Raises OSError."""
+    scheduled = Path(f"/proc/{pid}/schedstat")
+    if scheduled.exists():
+        return int(scheduled.read_text().split()[0]) / 1e9
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def descriptors(pids: Iterable[int]) -> int:

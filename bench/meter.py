@@ -13,10 +13,18 @@ class Meter:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._start = self._now()
+        self._roles = kernel.cpu_by_role(peer.pids())
 
     def _now(self) -> tuple[float, float, float, float]:
         ours = self._peer.site.load.cpu_secs() + kernel.own_cpu_secs()
         return time.perf_counter(), self._peer.cpu_secs(), ours, kernel.machine_busy_secs()
+
+    def by_role(self, messages: int) -> dict[str, float]:
+        """CPU seconds for 1000 messages by what a process is; only processes that still live."""
+        now = kernel.cpu_by_role(self._peer.pids())
+        return {
+            role: round((secs - self._roles.get(role, 0.0)) / max(messages, 1) * 1000, 4) for role, secs in now.items()
+        }
 
     def read(self, messages: int) -> dict[str, float]:
         """So far. `foreign_cpu_share` is what neither server nor load explain: other work, kernel threads."""

@@ -68,12 +68,17 @@ def summarise(results: Iterable[Result]) -> Summary:
     return summary
 
 
-def ratio(ours: Spread | None, theirs: Spread | None, more_is_better: bool) -> float | None:
-    """How many times better our median is: 2.0 is twice the rate, or half the cost; None: not to be said."""
-    if ours is None or theirs is None:
+def ratio(ours: Spread | None, theirs: Spread | None, more_is_better: bool) -> Spread | None:
+    """How many times better we are: 2.0 is twice the rate, or half the cost; None: not to be said.
+
+    The median of ours to the median of theirs; least: our worst run to their best; most: the other way round.
+    """
+    if ours is None or theirs is None or ours.least <= 0 or theirs.least <= 0:
         return None
-    over, under = (ours.median, theirs.median) if more_is_better else (theirs.median, ours.median)
-    return over / under if over > 0 and under > 0 else None
+    over, under = (ours, theirs) if more_is_better else (theirs, ours)
+    return Spread(
+        over.median / under.median, over.least / under.most, over.most / under.least, min(ours.runs, theirs.runs)
+    )
 
 
 def failure_of(figures: Figures) -> str:

@@ -39,6 +39,12 @@ def spread_text(spread: Spread | None, cell: Cell | None) -> str:
     return f"{text} {failed}".rstrip()
 
 
+def times_text(times: Spread) -> str:
+    """A ratio with the least and the most that single runs give."""
+    range_text = f" ({times.least:.2f}-{times.most:.2f})" if times.runs > 1 else ""
+    return f"{times.median:.2f}{range_text}"
+
+
 def rows(
     summary: Summary, headlines: Mapping[str, Sequence[Headline]], peers: Sequence[str], ours: str
 ) -> Iterator[list[str]]:
@@ -56,7 +62,7 @@ def rows(
             line = [workload, headline.text, *(spread_text(found.get(peer), cells.get(peer)) for peer in peers)]
             for peer in others:
                 times = ratio(found.get(ours), found.get(peer), headline.more_is_better)
-                line.append("" if times is None else f"{times:.2f}")
+                line.append("" if times is None else times_text(times))
             yield line
 
 

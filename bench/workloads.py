@@ -115,7 +115,7 @@ def _after(peer: Peer, meter: Meter, delivered: int) -> Figures:
         "queue_empty_after_s": emptied,
         "pss_after_kib": kernel.pss_kib(pids),
         "processes": len(pids),
-        "cpu_s_by_role": kernel.cpu_by_role(pids),
+        "cpu_s_per_1000_by_role": meter.by_role(delivered),
     }
 
 
@@ -337,7 +337,8 @@ WORKLOADS: dict[str, Workload] = {
             Headline("descriptor_growth", "descriptors, growth over the second half"),
         ),
     ),
-    "W8": Workload("system calls that a promise costs, by strace: relay", durability, PROMISES),
+    "W8": Workload("system calls that a promise costs, by strace: relay 100, one by one", durability, PROMISES),
+    "W8load": Workload("the same: relay 1000, 20 clients", partial(durability, count=1000, sessions=20), PROMISES),
     "W8lmtp": Workload("the same: LMTP", partial(durability, kind="lmtp"), PROMISES),
     "W8maildir": Workload("the same: Maildir", partial(durability, kind="maildir"), PROMISES),
 }

@@ -50,7 +50,16 @@ def test_ratio_says_how_many_times_better_we_are(
     ours: float, theirs: float, more_is_better: bool, times: float | None
 ) -> None:
     """Above 1 is in our favour whatever the figure; nothing is said about zero."""
-    assert ratio(spread([ours]), spread([theirs]), more_is_better) == times
+    found = ratio(spread([ours]), spread([theirs]), more_is_better)
+    assert (found.median if found else None) == times
+
+
+@pytest.mark.parametrize(("more_is_better", "wanted"), [(True, (2.0, 1.0, 6.0)), (False, (0.5, 1 / 6, 1.0))])
+def test_the_range_of_a_ratio_is_that_of_single_runs(more_is_better: bool, wanted: tuple[float, ...]) -> None:
+    """From our worst run beside their best to our best beside their worst."""
+    found = ratio(spread([200.0, 150.0, 300.0]), spread([100.0, 50.0, 150.0]), more_is_better)
+    assert found is not None
+    assert (found.median, found.least, found.most) == pytest.approx(wanted)
 
 
 def test_ratio_with_a_missing_side() -> None:
