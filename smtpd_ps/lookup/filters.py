@@ -77,8 +77,8 @@ class FilterDesk:
         inform: Say,
         warn: Say,
     ) -> None:
-        self._loop, self._settings, self._resolver, self._asking = loop, settings, resolver, asking
-        self._send, self._send_hooks, self._inform, self._warn = send, send_hooks, inform, warn
+        self.loop, self._settings, self.resolver, self.asking = loop, settings, resolver, asking
+        self._send, self._send_hooks, self._inform, self.warn = send, send_hooks, inform, warn
         self._by_listener = dict(settings.listener_filters)
         self._sessions: dict[int, FilteredSession] = {}
         self._streams = 0
@@ -146,12 +146,12 @@ class FilterDesk:
         """Always answered by one FilterAnswer, unless the session ends first."""
         filtered = self._sessions.get(request.session)
         if filtered is None:
-            self._warn(f"a filter is asked about session {request.session:016x}, which has none")
-            self._send(FilterAnswer(request.session, request.number, "reject", f"451 {FAILURE}"))
+            self.warn(f"a filter is asked about session {request.session:016x}, which has none")
+            self.answer(request, Verdict("reject", f"451 {FAILURE}"))
         elif filtered.held is not None and not filtered.held:
             filtered.held.append(request)  # one: smtp waits for the answer
         elif filtered.held:
-            self._warn(f"smtp does not wait for the answer to a filter in session {request.session:016x}")
+            self.warn(f"smtp does not wait for the answer to a filter in session {request.session:016x}")
         else:
             self._decide(filtered, request)
 
@@ -169,13 +169,23 @@ class FilterDesk:
         )
         _Question(self, filtered, request, self._filters.steps(filtered.filter, phase), facts).go_on(0)
 
+    def answer(self, request: FilterRequest, verdict: Verdict) -> None:
+        """What came of a request, for smtp and the log."""
+        answer, text = verdict.answer, verdict.text
+        if verdict.filter and answer != "proceed":
+            self._inform(
+                f'{request.session:016x} filter decided filter="{verdict.filter}" phase={request.phase} '
+                f'result={answer} text="{text}"'
+            )
+        self._send(FilterAnswer(request.session, request.number, answer, text[:2048]))
+
     # Programs.
 
     def reported(self, message: FilterReport) -> None:
         """Smtp tells what happens in a session."""
         filtered = self._sessions.get(message.session)
         if filtered is None:
-            self._warn(f"a report of session {message.session:016x}, which has no filter")
+            self.warn(f"a report of session {message.session:016x}, which has no filter")
             return
         parameters = message.parameters
         if message.event == "link-connect":
@@ -203,7 +213,7 @@ class FilterDesk:
         """A piece of a message, for the programs that asked for its lines."""
         filtered = self._sessions.get(message.session)
         if filtered is None:
-            self._warn(f"a message of session {message.session:016x}, which has no filter")
+            self.warn(f"a message of session {message.session:016x}, which has no filter")
             return
         stream = filtered.stream
         if stream is None or stream.transaction != message.transaction:
@@ -225,7 +235,7 @@ class FilterDesk:
         def over() -> None:
             self._streams -= 1
 
-        stream = filtered.stream = FilterStream(self._loop, session, transaction, self._send, window_bytes, over)
+        stream = filtered.stream = FilterStream(self.loop, session, transaction, self._send, window_bytes, over)
         through: list[tuple[FilterProgram, int]] = []
         for each in self._filters.programs(filtered.filter):
             program, number = self.programs[each.program], filtered.numbers[each.program]
@@ -260,11 +270,11 @@ class _Question:
 
         def decided(outcome: Outcome | TableUnreadable, _heard: object) -> None:
             if isinstance(outcome, TableUnreadable):
-                self._desk._warn(f"filter: {outcome}")
+                self._desk.warn(f"filter: {outcome}")
                 outcome = Verdict("reject", f"451 {FAILURE}")
             self._follow(outcome, said)
 
-        self._desk._asking.run(decide, decided)
+        self._desk.asking.run(decide, decided)
 
     def _follow(self, outcome: Outcome, said: list[tuple[str, str]]) -> None:
         desk, request = self._desk, self._request
@@ -272,11 +282,11 @@ class _Question:
             desk.say(request.session, "builtin", name, request.phase, text)
         match outcome:
             case ListsNeeded(names, step):
-                ListQuery(desk._loop, desk._resolver, names, desk._warn, partial(self.go_on, step))
+                ListQuery(desk.loop, desk.resolver, names, desk.warn, partial(self.go_on, step))
             case ProgramNeeded(settings, step):
                 self._ask(settings, step)
             case verdict:
-                self._answer(verdict.answer, verdict.text, verdict.filter)
+                desk.answer(request, verdict)
 
     def _wants(self, program: str) -> bool:
         return self._desk.programs[program].wants(self._request.phase)
@@ -296,9 +306,9 @@ class _Question:
             if settings.accept_on_failure or request.phase in _HARMLESS:
                 self.go_on(at + 1)
             elif request.phase == "connect":
-                self._answer("disconnect", f"421 {FAILURE}", settings.name)
+                desk.answer(request, Verdict("disconnect", f"421 {FAILURE}", settings.name))
             else:
-                self._answer("reject", f"451 {FAILURE}", settings.name)
+                desk.answer(request, Verdict("reject", f"451 {FAILURE}", settings.name))
             return
         match result.answer:
             case "proceed":
@@ -309,25 +319,16 @@ class _Question:
             case "reject" | "disconnect":
                 try:
                     check_reply(result.text)
-                    self._answer(result.answer, result.text, settings.name)
+                    desk.answer(request, Verdict(result.answer, result.text, settings.name))
                 except ReplyTextError as error:
-                    desk._warn(f'filter {settings.name}: "{result.text}": {error}')
-                    self._answer("disconnect", "421 4.3.0 Internal server error", settings.name)
+                    desk.warn(f'filter {settings.name}: "{result.text}": {error}')
+                    desk.answer(request, Verdict("disconnect", "421 4.3.0 Internal server error", settings.name))
             case "junk" | "rewrite":
                 if request.phase in ("commit", *_HARMLESS) or (result.answer == "rewrite" and not request.parameter):
-                    desk._warn(f"filter {settings.name}: {result.answer} means nothing in phase {request.phase}")
+                    desk.warn(f"filter {settings.name}: {result.answer} means nothing in phase {request.phase}")
                     self.go_on(at + 1)
                 else:
-                    self._answer(result.answer, result.text, settings.name)
-
-    def _answer(self, answer: str, text: str, name: str) -> None:
-        request, desk = self._request, self._desk
-        if name and answer != "proceed":
-            desk._inform(
-                f'{request.session:016x} filter decided filter="{name}" phase={request.phase} '
-                f'result={answer} text="{text}"'
-            )
-        desk._send(FilterAnswer(request.session, request.number, answer, text[:2048]))  # type: ignore[arg-type]
+                    desk.answer(request, Verdict(result.answer, result.text, settings.name))
 
 
 def _bracketed(address: str) -> str:
