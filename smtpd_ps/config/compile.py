@@ -408,13 +408,8 @@ def program_of(table: Table) -> ProgramSettings:
 
 
 def _used_tables(conf: Configuration) -> tuple[Table, ...]:
-    """Those that lookup needs; the hosts of a relay that stand in smtpd.conf are in its action."""
-
-    def needed(table: Table) -> bool:
-        in_place = table.kind in ("list", "map")
-        return table.kind != "getpwnam" and not (in_place and conf.table_uses[table.name] == ("relayhosts",))
-
-    return tuple(filter(needed, (conf.tables[name] for name in conf.table_uses)))
+    """Those that lookup needs; of the system's users it asks the parent."""
+    return tuple(conf.tables[name] for name in conf.table_uses if conf.tables[name].kind != "getpwnam")
 
 
 def _assets(

@@ -62,7 +62,7 @@ class Draft:
     rules_seen: int = 0  # those with errors too
     broken: set[tuple[str, str]] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
-    uses: dict[str, dict[TableUse, None]] = field(default_factory=dict)  # of tables, by name, in order
+    uses: dict[str, dict[TableUse, None]] = field(default_factory=dict)  # of tables in lookup, by name, in order
     _inline_tables: int = 0
 
     def report(self, where: Where, text: str) -> None:

@@ -356,7 +356,7 @@ class Configuration:
     interface_addresses: tuple[str, ...]
     warnings: tuple[Problem, ...]
     unused_macros: tuple[Problem, ...]  # OpenSMTPD tells of these with -v only
-    table_uses: Mapping[str, tuple[TableUse, ...]]  # of the tables that something uses, in the order of first use
+    table_uses: Mapping[str, tuple[TableUse, ...]]  # of the tables that lookup serves, in the order of first use
     filters: Mapping[str, Filter]  # members before the chains they are in
     procs: Mapping[str, Proc]
     admd: str  # as filters know this place; "": the host's name

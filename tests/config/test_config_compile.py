@@ -152,6 +152,34 @@ def test_users_of_the_system_as_a_userbase(load_text) -> None:
     assert lookup.actions[0].userbase_table == ""
 
 
+@pytest.mark.parametrize(
+    ("extra", "uses"),
+    [
+        ("", {}),
+        ("match from src <trusted> reject\n", {"trusted": ("netaddr",)}),
+        ('filter f connect match src <trusted> reject "550 no"\n', {"trusted": ("netaddr",)}),
+        ("match tag <trusted> reject\n", {"trusted": ("string",)}),
+    ],
+)
+def test_lookup_knows_no_proxies(load_text, extra: str, uses: dict[str, tuple[str, ...]]) -> None:
+    """The lists of proxy-v2 from are smtp's alone, as long as nothing else uses them, and then for that use."""
+    made = compile_settings(
+        load_text(f"""
+table trusted {{ "192.0.2.0/24" }}
+listen on lo port 26 proxy-v2 from <trusted>
+listen on lo port 27 proxy-v2 from {{ 203.0.113.7, "2001:db8::/32" }}
+listen on lo port 28 proxy-v2 from 203.0.113.8
+{extra}match from any for any reject
+""")
+    )
+    assert {table.name: table.uses for table in made.lookup.tables if not table.name.startswith("<")} == uses
+    lookups = msgspec.msgpack.encode(made.lookup)
+    assert b"203.0.113" not in lookups and b"2001:db8::/" not in lookups
+    assert {each.proxies for each in made.smtp.listeners} == {
+        ("192.0.2.0/24",), ("203.0.113.7", "2001:db8::/32"), ("203.0.113.8",), (),
+    }  # fmt: skip
+
+
 def test_where_this_host_is_an_exchanger(load_text) -> None:
     """The addresses of port 25 alone; a wildcard is every address of its family."""
     rule = "match from any for any reject\n"

@@ -141,7 +141,7 @@ def _authority(p: Parser) -> str:
 def _proxies(p: Parser) -> str:
     """The table of addresses and networks that may send a PROXY header; smtp holds them, so no file will do."""
     token = p.peek()
-    name = table_argument(p, "proxy-v2 from", "netaddr")
+    name = table_argument(p, "proxy-v2 from", "netaddr", copied=True)
     table = p.draft.tables.get(name)
     if table is not None and table.path:
         p.report(token, f'proxy-v2 from needs its addresses in smtpd.conf, but table "{name}" is a file')

@@ -141,7 +141,7 @@ def _backup(p: Parser, draft: _Draft, option: Token) -> None:
         if not draft.to_hosts:
             p.report(option, "backup host must come after host")
         token = p.peek()
-        table = p.draft.tables.get(table_argument(p, "backup host", "relayhosts"))
+        table = p.draft.tables.get(table_argument(p, "backup host", "relayhosts", copied=True))
         if table is not None and table.kind in ("file", "db"):
             p.report(token, "backup host needs its list in smtpd.conf")
         elif table is not None and table.kind == "list":
@@ -165,7 +165,7 @@ def mail_from_valid(text: str) -> bool:
 
 def _hosts(p: Parser, draft: _Draft) -> None:
     token = p.peek()
-    name = table_argument(p, "host", "relayhosts", programs=True)
+    name = table_argument(p, "host", "relayhosts", programs=True, copied=True)
     table = p.draft.tables.get(name)
     if table is None or table.kind == "map":
         return

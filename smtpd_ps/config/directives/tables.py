@@ -126,12 +126,12 @@ def at_table(p: Parser) -> bool:
     return p.peek().kind is Kind.WORD or p.at("{", "<")
 
 
-def table_argument(p: Parser, purpose: str, use: TableUse, programs: bool = False) -> str:
+def table_argument(p: Parser, purpose: str, use: TableUse, programs: bool = False, copied: bool = False) -> str:
     """The table for `purpose`, the words before it; its name, "" where there is none such (reported).
 
     What `use` asks (pure/table_uses) is checked here of values in place and of tables declared with
     values; of files lookup checks it when it reads them. `programs` says that lookup asks a program
-    for this.
+    for this, `copied` that values in smtpd.conf go into the setting itself: lookup gets no table of them.
     """
     token = p.peek()
     if p.at("<"):
@@ -146,7 +146,7 @@ def table_argument(p: Parser, purpose: str, use: TableUse, programs: bool = Fals
             return ""
         if p.draft.tables[name].kind == "program" and not programs:
             p.report(token, f'{purpose} takes no table of a program, which "{name}" is')
-        _check_use(p, name, purpose, use, token)
+        _check_use(p, name, purpose, use, token, copied)
         return name
     if p.at("{"):
         kind, entries = inline_values(p)
@@ -155,19 +155,21 @@ def table_argument(p: Parser, purpose: str, use: TableUse, programs: bool = Fals
     else:
         p.unexpected(f'a value, <table> or values in braces after "{purpose}"', value=True)
     name = p.draft.add_inline_table(kind, entries, token.where)
-    _check_use(p, name, purpose, use, token)
+    _check_use(p, name, purpose, use, token, copied)
     return name
 
 
-def _check_use(p: Parser, name: str, purpose: str, use: TableUse, token: Token) -> None:
-    """Note the use, and report what the table lacks for it."""
+def _check_use(p: Parser, name: str, purpose: str, use: TableUse, token: Token, copied: bool) -> None:
+    """Note the use, if lookup is to serve it, and report what the table lacks for it."""
     made = p.draft.tables[name]
-    known = p.draft.uses.setdefault(name, {})
     in_place = name.startswith("<")
     where = token.where if in_place else p.where
     kind = made.kind
+    known = p.draft.uses.get(name, {})
     before = kinds_for(known)
-    known[use] = None
+    known = {**known, use: None}
+    if not copied or kind not in ("list", "map"):
+        p.draft.uses[name] = known
     wanted = kinds_for((use,))
     if kind == "file":
         if not kinds_for(known) and before:
