@@ -157,7 +157,7 @@ def test_users_of_the_system_as_a_userbase(load_text) -> None:
     [
         ("", {}),
         ("match from src <trusted> reject\n", {"trusted": ("netaddr",)}),
-        ('filter f connect match src <trusted> reject "550 no"\n', {"trusted": ("netaddr",)}),
+        ('filter f phase connect match src <trusted> reject "550 no"\n', {"trusted": ("netaddr",)}),
         ("match tag <trusted> reject\n", {"trusted": ("string",)}),
     ],
 )
