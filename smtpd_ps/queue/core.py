@@ -38,6 +38,7 @@ class Queue:
         self.committer = Committer(shared, self.window, self.wake)
         self.notices.connect(self.window, self.committer)
         self.intake = Intake(shared, self.committer)
+        self.committer.under_way = self.intake.under_way
         self.dispatcher = Dispatcher(shared, self.window, self.committer, self.notices, self.wake)
         self.desk = Desk(shared, self.window, self.committer, self.wake)
         self.quarantine = Quarantine(shared, self.window, self.desk)

@@ -1,8 +1,9 @@
 """Group commit: all that a loop turn brought becomes durable with one transaction and one sync.
 
-Runs in queue. New mail is committed at the end of the turn that brought it; changes of stored mail
-alone wait up to JOIN_MS for company. While the sync blocks, the next group gathers in the
-channels' buffers. A 250 is said after the sync, here and nowhere else.
+Runs in queue. New mail is committed at the end of the turn that brought it, or COMPANY_SECS later where
+several other transactions are under way; changes of stored mail alone wait up to JOIN_MS for company.
+While the sync blocks, the next group gathers in the channels' buffers. A 250 is said after the sync, here
+and nowhere else.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from smtpd_ps.queue.window import Held, Window
 from smtpd_ps.runtime import tracing
 
 JOIN_MS = 50
+COMPANY_SECS = 0.001
+COMPANY = 4  # transactions under way that are worth waiting for: a message that comes alone never waits
 RETRY_SECS = 1.0
 IDLE_SECS = 2.0
 MAX_DIRTY = 256  # changes do not wait longer than it takes to gather these
@@ -54,13 +57,14 @@ class Committer:
         self._dirty: dict[int, Held] = {}
         self._discarded: list[int] = []
         self._after: list[Callable[[], None]] = []
-        self._hurry = False
         self._waiting = False  # a timer will make it due
         self._due = False
         self._dirty_since_ms = 0
         self._idle_armed = False
         self._idle_from = 0
         self._failing = False
+        self._waits_for_company = False
+        self.under_way: Callable[[], int] = lambda: 0  # transactions with envelopes and, so far, no body
 
     # Collecting.
 
@@ -116,8 +120,25 @@ class Committer:
 
     # Writing.
 
+    def _expects_company(self) -> bool:
+        """Whether new mail shall wait a moment. Under load a sync is shared by half as many again for it."""
+        under_way = self.under_way()
+        if self._due or under_way < COMPANY or under_way <= len(self._new):
+            return False
+        if not self._waits_for_company:
+            self._waits_for_company = True
+            self._s.timers.call_later(COMPANY_SECS, self._company_is_late)
+        return True
+
+    def _company_is_late(self) -> None:
+        self._waits_for_company = False
+        self._due = self._due or bool(self._new)
+        self._wake()
+
     def run(self) -> None:
         """Write the group if it is due."""
+        if self._new and self._expects_company():
+            return
         if not (self._new or self._due or (len(self._dirty) >= MAX_DIRTY and not self._failing)):
             return
         self._due = False

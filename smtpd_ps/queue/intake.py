@@ -65,6 +65,10 @@ class Intake:
         for key in [key for key in self._open if seat_of_session(key[0]) == seat]:
             self._drop_file(self._open.pop(key))
 
+    def under_way(self) -> int:
+        """How many transactions are open."""
+        return len(self._open)
+
     @property
     def idle(self) -> bool:
         """Whether no transaction is open."""
