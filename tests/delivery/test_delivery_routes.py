@@ -6,6 +6,7 @@ from contextlib import closing
 import delivery_bench
 import pytest
 from delivery_bench import SEND, Bench
+from support.daemon import free_port
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, MtaLimits
@@ -17,12 +18,6 @@ def routed(bench: Bench, *hosts: RouteHost, **more) -> None:
     """Answer every question with these hosts."""
     bench.until(lambda: bench.queries)
     bench.route(*hosts, **more)
-
-
-def closed_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
 
 
 def test_sources_take_turns_and_say_their_names(sinks):
@@ -92,7 +87,7 @@ def test_backup_hosts_in_order(sinks):
     bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
     routed(
         bench,
-        RouteHost("a", ("127.0.0.1",), closed_port(), 0),
+        RouteHost("a", ("127.0.0.1",), free_port(), 0),
         RouteHost("b", ("127.0.0.1",), second.port, 1),
         RouteHost("c", ("127.0.0.1",), third.port, 2),
     )

@@ -468,8 +468,8 @@ def test_a_silent_server_is_given_up(sinks):
     bench = relay(sink)
     bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
     bench.route(*bench.hosts)
-    bench.until(lambda: sink.sessions)
     (pool,) = bench.delivery._pools.values()
+    bench.until(lambda: pool.connections and pool.connections[0].connected)  # as delivery sees it, not the sink
     pool.sweep(bench.loop.now() + 400)
     bench.until(lambda: bench.results)
     assert bench.results[0].status is Status.TEMPFAIL

@@ -95,7 +95,7 @@ def test_submission_is_relayed_to_postfix_by_mx(scratch: Path) -> None:
         assert b"hello relayed" in stored
         assert b"(using TLSv1." in stored, "Postfix saw no TLS"
         daemon.wait_empty()
-        assert 'result="Ok"' in daemon.log
+        daemon.wait_logged('result="Ok"')
 
 
 def test_swaks_and_msmtp_submit(scratch: Path) -> None:

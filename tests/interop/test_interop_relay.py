@@ -227,5 +227,5 @@ def test_opensmtpd(network: Network, scratch: Path, packages: Packages) -> None:
             network.send("x@old.test")
             wait_until("OpenSMTPD has passed it on", lambda: sink.mails)
             assert b"\tby theirs.test (OpenSMTPD) with ESMTP id " in sink.mails[0].data
-            assert "mta disconnected reason=tls: " in network.daemon.log
+            network.daemon.wait_logged("mta disconnected reason=tls: ")
             assert [mail.recipients for mail in sink.mails] == [["x@old.test"]]

@@ -17,11 +17,31 @@ from pathlib import Path
 PATIENCE_SECS = 30.0
 
 
+def _ports() -> Iterator[int]:
+    """Ports, each once a run, that the kernel gives to nobody who connects: such a client would have ours for a while
+    when a daemon is to listen on it, or listen on it anew.
+    """
+    try:
+        end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        end = 0
+    ports = range(min(10_000, end), end)
+    at = os.getpid() * 37 % max(1, len(ports))  # another run of the tests begins elsewhere
+    yield from (*ports[at:], *ports[:at])
+    while True:
+        yield 0  # where we cannot know, the kernel's choice
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nobody has."""
+    for port in _PORTS:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return int(sock.getsockname()[1])
+    raise AssertionError("there is always another port")
 
 
 def wait_until(what: str, condition: object, patience_secs: float = PATIENCE_SECS) -> None:
@@ -124,6 +144,15 @@ class Daemon:
         """Envelopes in the queue."""
         return int(self.stats()["scheduler.envelope"])
 
+    def schedule_until(self, what: str, condition: Callable[[], object], patience_secs: float = PATIENCE_SECS) -> None:
+        """`schedule all` until `condition()`: what is being tried at that moment is not scheduled, and may fail."""
+
+        def holds() -> bool:
+            self.ctl("schedule", "all")
+            return bool(condition())
+
+        wait_until(what, holds, patience_secs)
+
     def wait_empty(self, patience_secs: float = PATIENCE_SECS) -> None:
         """Until nothing is queued."""
         try:
@@ -151,6 +180,14 @@ class Daemon:
             if int(entry.name) == parent or (mother and int(mother[1]) == parent and name != "parent"):
                 found[name] = int(entry.name)  # a child still called parent opens a file for it, and is gone soon
         return found
+
+    def wait_logged(self, *texts: str) -> None:
+        """Until all of these stand in the log: a process answers first and writes its lines at the turn's end."""
+        try:
+            wait_until("it is logged", lambda: all(text in self.log for text in texts))
+        except AssertionError as error:
+            missing = [text for text in texts if text not in self.log]
+            raise AssertionError(f"{error}: {missing}\n{self.log[-6000:]}") from None
 
     def wait_gone(self, pids: dict[str, int]) -> None:
         """Until none of these processes is left (they follow their parent's end by themselves)."""

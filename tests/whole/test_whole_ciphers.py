@@ -59,7 +59,7 @@ def test_a_list_without_ciphers_stops_the_start() -> None:
         daemon.start(wait=False)
         assert daemon.process is not None
         assert daemon.process.wait(30) == 1
-        assert "no cipher in 'NONSENSE'" in daemon.log
+        daemon.wait_logged("no cipher in 'NONSENSE'")
     finally:
         end(daemon)
 

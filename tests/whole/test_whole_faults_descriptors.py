@@ -51,7 +51,7 @@ def test_a_start_with_too_few_descriptors_says_so() -> None:
         daemon.start(wait=False)
         assert daemon.process is not None
         assert daemon.process.wait(20) == 1
-        assert "Too many open files" in daemon.log, daemon.log
+        daemon.wait_logged("Too many open files")
 
 
 def send_all(daemon: Daemon, numbers: range, size_bytes: int, threads: int, rcpt: str = "b@example.com") -> set[int]:

@@ -115,8 +115,7 @@ def test_a_start_on_a_full_disk() -> None:
         daemon.start()
         assert daemon.queued() == 60
         behaviour.data = "250 ok"
-        daemon.ctl("schedule", "all")
-        wait_until("all of it arrives", lambda: sorted(numbers(sink)) == list(range(60)))
+        daemon.schedule_until("all of it arrives", lambda: sorted(numbers(sink)) == list(range(60)))
         daemon.wait_empty()
         assert daemon.stop() == 0
 
@@ -154,10 +153,12 @@ def test_deliveries_and_bounces_while_the_disk_is_full() -> None:
             assert offer(daemon, number) == 250
             assert offer(daemon, 100 + number, rcpt="bad@example.com") == 250
         assert daemon.queued() == 40
-        behaviour.slow_secs = 0.1
+        wait_until("all were tried", lambda: daemon.log.count("TempFail") >= 40)
+        daemon.ctl("pause", "mta")  # or all may be over before the disk is full
         behaviour.data, behaviour.rcpt["bad@example.com"] = "250 ok", "550 5.1.1 no such user"
         daemon.ctl("schedule", "all")
         ballast = fill(daemon.state)
+        daemon.ctl("resume", "mta")
         wait_until("a commit fails", lambda: "changes failed" in daemon.log, 20)
         wait_until("the mail arrives", lambda: sum(bool(mail.sender) for mail in list(sink.mails)) >= 20)
         time.sleep(2.5)  # the commit is tried again twice
@@ -230,8 +231,7 @@ def test_a_file_system_that_gives_up(when: str, tmp_path: Path) -> None:
             mount("-o", "loop", str(image), str(daemon.state))
             behaviour.data = "250 ok"
             daemon.start()
-            daemon.ctl("schedule", "all")
-            wait_until("all that was accepted arrives", lambda: accepted <= set(numbers(sink)), 40)
+            daemon.schedule_until("all that was accepted arrives", lambda: accepted <= set(numbers(sink)), 40)
             daemon.wait_empty()
             assert daemon.stop() == 0
         finally:
@@ -248,7 +248,7 @@ def test_a_start_on_a_read_only_spool_says_so() -> None:
         daemon.start(wait=False)
         assert daemon.process is not None
         assert daemon.process.wait(20) == 1
-        assert "Read-only file system" in daemon.log, daemon.log
+        daemon.wait_logged("Read-only file system")
         mount("-o", "remount,rw", str(daemon.state))
         daemon.start()
         assert daemon.queued() == 1

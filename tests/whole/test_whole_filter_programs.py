@@ -357,7 +357,7 @@ def test_a_program_is_told_of_what_goes_out() -> None:
         lines = recorded(daemon)
         session = re.search(r"\|link-connect\|([0-9a-f]{16})\|", text)
         assert session is not None
-        assert f"{session[1]} mta connected" in daemon.log
+        daemon.wait_logged(f"{session[1]} mta connected")
     assert [line for line in lines if "subsystem" in line] == ["config|subsystem|smtp-out"]
     head = "report|0.7|T|smtp-out|"
     assert all(line.startswith(("config|", head)) for line in lines)

@@ -53,8 +53,8 @@ def test_builtin_filters() -> None:
         assert spam.data.startswith(b"X-Spam: Yes\r\nReceived: ")
         assert plain.recipients == ["nobody@ours.test"]
         assert plain.data.startswith(b"Received: ")
-        assert 'filter report filter="told" phase=mail-from text="from here"' in daemon.log
-        assert 'filter decided filter="spam" phase=mail-from result=junk' in daemon.log
+        daemon.wait_logged('filter report filter="told" phase=mail-from text="from here"')
+        daemon.wait_logged('filter decided filter="spam" phase=mail-from result=junk')
         with daemon.smtp(daemon.port2) as client:
             client.ehlo("liar.test")
             client.mail("a@client.test")

@@ -191,7 +191,7 @@ def test_unsafe_files(place: Place) -> None:
     place.forward("spsfwda", "x@outside.test\n")
     place.homes["spsfwda"].chmod(0o770)
     assert place.rcpt("spsfwda@users.test")[0] == 524
-    assert "others may write to this file" in place.daemon.log
+    place.daemon.wait_logged("others may write to this file")
 
 
 def test_sticky_home_and_a_huge_file(place: Place) -> None:
@@ -221,7 +221,7 @@ def test_root(place: Place) -> None:
         path.write_text("|/bin/true\n")
         path.chmod(0o600)
         settled(place, "root@users.test", 451)
-        assert "root's .forward may not name a command" in place.daemon.log
+        place.daemon.wait_logged("root's .forward may not name a command")
         path.write_text("admin@outside.test\n")
         settled(place, "root@users.test", 250)
         place.send("root@users.test")
@@ -235,11 +235,11 @@ def test_included_members(place: Place) -> None:
     place.send("list@users.test")
     assert (place.box("spsfwda"), place.box("spsfwdb")) == (1, 1)
     assert place.outside() == ["root@outside.test", "x@outside.test"]
-    assert "line 4" in place.daemon.log
+    place.daemon.wait_logged("line 4")
     (place.daemon.dir / "members").write_text("y@outside.test\n")
     arrives(place, "list@users.test", lambda: "y@outside.test" in place.outside())
     assert place.rcpt("broken@users.test") == (424, "4.2.4 Mailing list expansion problem")
-    assert "missing: No such file" in place.daemon.log
+    place.daemon.wait_logged("missing: No such file")
 
 
 def test_expand_only_and_forward_only(place: Place) -> None:
@@ -261,7 +261,7 @@ def test_userbase(place: Place) -> None:
     """Users of a table alone exist, have a .forward, and are never root."""
     assert place.rcpt("spsfwda@virtual.test") == (550, "Invalid recipient")
     assert place.rcpt("rob@virtual.test")[0] == 424
-    assert "user rob: uid 0 is below 100" in place.daemon.log
+    place.daemon.wait_logged("user rob: uid 0 is below 100")
     assert place.rcpt("low@virtual.test")[0] == 424
     place.send("vera+x@virtual.test")
     (mail,) = (place.homes["vera"] / "Maildir" / "new").iterdir()

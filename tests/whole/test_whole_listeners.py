@@ -216,7 +216,7 @@ def test_who_may_be_a_proxy(listening: Listening) -> None:
     assert b"[192.0.2.7]" in refused and b"\r\n550 " in refused
     for address in ("127.0.0.1", "127.0.0.3"):
         assert said(connect_from(address, port), proxy_header("192.0.2.8") + session) == b""
-    assert "smtp proxy address=127.0.0.3 refused" in listening.daemon.log
+    listening.daemon.wait_logged("smtp proxy address=127.0.0.3 refused")
     assert said(connect_from("127.0.0.2", port), session) == b""
     six = said(connect_from("127.0.0.2", port), proxy_header("2001:db8::8") + session)
     assert b"[2001:db8::8]" in six

@@ -117,7 +117,7 @@ def test_a_client_of_the_authority(secured: Secured, listener: int, version: ssl
         client.sendmail("a@client.test", ["b@ours.test"], "Subject: x\r\n\r\nx\r\n")
     wait_until("it arrives", lambda: len(secured.sink.mails) > before)
     assert b":YES)" in secured.sink.mails[-1].data
-    assert 'cert-check result="verified" fingerprint="' in secured.daemon.log
+    secured.daemon.wait_logged('cert-check result="verified" fingerprint="')
 
 
 @pytest.mark.parametrize("listener", [0, 1])

@@ -235,8 +235,7 @@ def test_a_restart_keeps_the_queue() -> None:
             first = daemon.ctl("show", "queue").split("|", 1)[0]
             assert "1 envelope removed" in daemon.ctl("remove", first)
             behaviour.data = "250 ok"
-            daemon.ctl("schedule", "all")
-            wait_until("four arrive", lambda: len(sink.mails) == 4)
+            daemon.schedule_until("four arrive", lambda: len(sink.mails) == 4)
             daemon.wait_empty()
             assert daemon.stop() == 0
         finally:

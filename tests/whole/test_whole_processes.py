@@ -53,9 +53,9 @@ def test_a_lost_child_stops_everything(victim: str) -> None:
         os.kill(pids[victim], signal.SIGKILL)
         assert daemon.process is not None
         assert daemon.process.wait(10) == 1
-        assert f"lost child {victim}" in daemon.log
-        assert "killed by signal 9" in daemon.log
-        wait_until("all are gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), 5)
+        daemon.wait_logged(f"lost child {victim}")
+        daemon.wait_logged("killed by signal 9")
+        wait_until("all are gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()))
     finally:
         if daemon.process and daemon.process.poll() is None:
             daemon.process.kill()

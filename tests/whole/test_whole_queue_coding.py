@@ -47,7 +47,7 @@ def refuses(daemon: Daemon, text: str) -> None:
     assert daemon.process is not None
     wait_until("its end", lambda: daemon.process.poll() is not None)
     assert daemon.process.returncode == 1
-    assert text in daemon.log
+    daemon.wait_logged(text)
 
 
 def test_encrypted_from_end_to_end() -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from email import message_from_bytes
 
 import pytest
 from support.certs import make_certificate, make_key, write_acme
-from support.daemon import Daemon, running, wait_until
+from support.daemon import Daemon, free_port, running, wait_until
 from support.dns_zone import zone
 from support.sink import Behaviour, Sink, sinking
 
@@ -27,21 +26,14 @@ def send(daemon: Daemon, *recipients: str, sender: str = "a@client.test") -> Non
         client.sendmail(sender, recipients, MESSAGE)
 
 
-def closed_port() -> int:
-    """A port that refuses connections."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
-
-
 def test_a_domain_map_and_backup_hosts() -> None:
     """Each domain goes to the host of its entry, by LMTP too; a host that is down has its backup; no entry waits."""
     with sinking() as first, sinking(lmtp=True) as second, sinking() as third:
         config = LISTEN + (
             f'table map {{ "a.test" = "smtp://127.0.0.1:{first.port}", "b.test" = "lmtp://127.0.0.1:{second.port}" }}\n'
             f"action map relay domain <map>\n"
-            f'action failover relay host "smtp://127.0.0.1:{closed_port()}" '
-            f'backup host {{ "smtp://127.0.0.1:{closed_port()}", "smtp://127.0.0.1:{third.port}" }}\n'
+            f'action failover relay host "smtp://127.0.0.1:{free_port()}" '
+            f'backup host {{ "smtp://127.0.0.1:{free_port()}", "smtp://127.0.0.1:{third.port}" }}\n'
             "match from any for domain failover.test action failover\n"
             "match from any for any action map\n"
         )
@@ -68,7 +60,7 @@ def test_source_and_its_name() -> None:
         with running(config) as daemon:
             send(daemon, "x@d.test")
             daemon.wait_empty()
-            assert 'source="127.0.0.2"' in daemon.log
+            daemon.wait_logged('source="127.0.0.2"')
             assert sink.greetings == ["two.test"]
             send(daemon, "x@lost.test")
             wait_until("the mail waits", lambda: "helo-src has no name" in daemon.ctl("show", "queue"))
@@ -175,7 +167,7 @@ def test_srs_both_ways() -> None:
 
 def test_what_the_operator_sees_of_the_network() -> None:
     """Routes, relays, hosts and last replies in OpenSMTPD's formats; resume route; pause mta from A for D."""
-    port = closed_port()
+    port = free_port()
     config = LISTEN + (
         f'action out relay host "smtp+notls://127.0.0.1:{port}"\nmatch from any for any action out\n'
         "mta max-deferred 5\n"
@@ -214,7 +206,7 @@ def test_what_the_operator_sees_of_the_network() -> None:
 
 def test_mail_that_waits_goes_as_soon_as_its_domain_takes_some() -> None:
     """What failed because no host could be reached is due when the first delivery to its domain succeeds."""
-    port = closed_port()
+    port = free_port()
     config = LISTEN + f'action out relay host "smtp+notls://127.0.0.1:{port}"\nmatch from any for any action out\n'
     with running(config) as daemon:
         for _ in range(3):
@@ -243,7 +235,7 @@ def test_eight_bits_to_a_host_of_seven() -> None:
             assert mails["small"].get_payload(decode=True) == words
             assert mails["large"].get_payload(decode=True) == words * 10_000
             assert mails["small"]["Content-Transfer-Encoding"] == "quoted-printable"
-            assert 'stat="554 5.6.3 ' in daemon.log
+            daemon.wait_logged('stat="554 5.6.3 ')
             (bounce,) = [each for each in sink.mails if not each.sender]
             assert b"Status: 5.6.3" in bounce.data
             assert len(sink.mails) == 3

@@ -91,10 +91,10 @@ def test_new_sessions_have_new_rules_and_old_ones_end_under_the_old() -> None:
             "a@new.test", "a@old.test", "b@old.test", "c@old.test",
         ]  # fmt: skip
         assert before.mails == []
-        assert "smtp.session=1\n" in daemon.ctl("show", "stats")
+        wait_until("only the old session is left", lambda: "smtp.session=1\n" in daemon.ctl("show", "stats"))
         old.quit()
         wait_until("the old generation is gone", lambda: one_generation(daemon))
-        assert "generation 0 has ended" in daemon.log
+        daemon.wait_logged("generation 0 has ended")
 
 
 def test_signal_reloads() -> None:
@@ -111,7 +111,7 @@ def test_signal_reloads() -> None:
         change(daemon, "listen on 127.0.0.1 port {port}\nnonsense\n")
         daemon.process.send_signal(signal.SIGHUP)
         wait_until("refused", lambda: "configuration not reloaded, nothing has changed" in daemon.log)
-        assert f"{daemon.config_path}:2" in daemon.log
+        daemon.wait_logged(f"{daemon.config_path}:2")
 
 
 BAD = {
@@ -165,7 +165,10 @@ def test_an_error_leaves_everything_as_it_was() -> None:
             assert old.data(MESSAGE.format(1))[0] == 250
         daemon.wait_empty()
         assert len(sink.mails[0].recipients) == len(BAD)
-        assert len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) == open_files  # type: ignore[union-attr]
+        wait_until(
+            "the parent has what it had",
+            lambda: len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) == open_files,  # type: ignore[union-attr]
+        )
         assert "all as declared" in daemon.ctl("audit")
         change(daemon, plain(sink.port, "new.test"))
         daemon.ctl("reload")
@@ -288,10 +291,17 @@ def test_two_at_once() -> None:
     """A second reload while one is under way is answered so; the first is not disturbed."""
     with running(plain(9, "old.test")) as daemon:
         argv = [sys.executable, "-I", "-m", "smtpd_ps.cli.smtpctl_ps", "--state-dir", str(daemon.state), "reload"]
-        both = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-        said = [one.communicate(timeout=60) for one in both]
-        assert sorted(one.returncode for one in both) == [0, 1], said
-        assert any("under way" in error for _out, error in said)
+        smtp = daemon.pids()["smtp"]
+        os.kill(smtp, signal.SIGSTOP)  # the first waits for it to say that it accepts nobody any more
+        try:
+            with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
+                daemon.wait_logged("reloading the configuration")
+                assert "under way" in refused(daemon)
+                os.kill(smtp, signal.SIGCONT)
+                said = first.communicate(timeout=60)
+        finally:
+            os.kill(smtp, signal.SIGCONT)
+        assert (first.returncode, *said) == (0, "configuration reloaded\n", "")
         daemon.ctl("reload")
 
 
@@ -352,7 +362,7 @@ def test_mail_whose_action_is_gone_waits() -> None:
         change(daemon, gone)
         daemon.ctl("reload")
         daemon.ctl("resume", "mta")
-        assert "configured no more" in daemon.ctl("show", "queue")
+        wait_until("it was tried", lambda: "configured no more" in daemon.ctl("show", "queue"))
         change(daemon, plain(sink.port, "old.test"))
         daemon.ctl("reload")
         daemon.ctl("schedule", "all")
@@ -375,7 +385,7 @@ def test_a_lost_process_of_any_generation_stops_everything(victim: str, retired:
         os.kill(pids[0], signal.SIGKILL)
         assert daemon.process is not None
         assert daemon.process.wait(10) == 1
-        assert f"lost child {victim} (pid {pids[0]}): killed by signal 9" in daemon.log
+        daemon.wait_logged(f"lost child {victim} (pid {pids[0]}): killed by signal 9")
         client.close()
     finally:
         if daemon.process and daemon.process.poll() is None:
@@ -435,7 +445,7 @@ def test_nothing_leaks_and_the_audit_passes() -> None:
                     assert "all as declared" in daemon.ctl("audit"), "with two generations"
         wait_until("the old ones are gone", lambda: one_generation(daemon))
         assert "all as declared" in daemon.ctl("audit")
-        assert descriptors() == before
+        wait_until("they hold as many descriptors", lambda: descriptors() == before)
 
 
 MESSAGES, CLIENTS, RELOADS = 5000, 8, 50

@@ -118,7 +118,7 @@ match from any for any action out
         daemon.start(wait=False)
         assert daemon.process is not None
         assert daemon.process.wait(30) == 1
-        assert f'{daemon.dir}/hosts:2: "sntp://mx2": unknown protocol "sntp"' in daemon.log
+        daemon.wait_logged(f'{daemon.dir}/hosts:2: "sntp://mx2": unknown protocol "sntp"')
 
 
 UPDATED = """
@@ -167,4 +167,4 @@ def test_a_bad_pattern_in_a_file_stops_the_start() -> None:
         assert daemon.process is not None
         assert daemon.process.wait(30) == 1
         said = f'{daemon.dir}/spammers:2: "(unclosed" is not a regular expression: "(" without ")" at character 1'
-        assert said in daemon.log
+        daemon.wait_logged(said)

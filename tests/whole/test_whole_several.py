@@ -98,7 +98,7 @@ def test_the_loss_of_any_of_them_stops_everything() -> None:
         os.kill(victims[1], signal.SIGKILL)
         assert daemon.process is not None
         assert daemon.process.wait(10) == 1
-        assert "lost child smtp 2" in daemon.log
+        daemon.wait_logged("lost child smtp 2")
     finally:
         if daemon.process and daemon.process.poll() is None:
             daemon.process.kill()

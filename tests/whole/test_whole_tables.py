@@ -92,4 +92,4 @@ def test_a_damaged_database_at_the_start() -> None:
         daemon.start(wait=False)
         assert daemon.process is not None
         assert daemon.process.wait(30) == 1
-        assert f"{daemon.dir}/users.db: it is damaged" in daemon.log
+        daemon.wait_logged(f"{daemon.dir}/users.db: it is damaged")
