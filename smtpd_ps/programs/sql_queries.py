@@ -1,13 +1,14 @@
 """Configuration of table-sqlite and table-postgres, and how rows become values of table(5).
 
-Runs in table programs; parses the operator's file, and turns rows of the operator's database into text. The file
-has a word and its value on each line: `query_alias SELECT ...`, with one parameter, the key; `fetch_source
-SELECT ...` without one; the rest is the program's own. The words are those of OpenSMTPD's programs.
+Runs in table programs; parses the operator's file, and turns rows of the operator's database into text; no error
+quotes a row. The file has a word and its value on each line: `query_alias SELECT ...`, with one parameter, the key;
+`fetch_source SELECT ...` without one; the rest is the program's own. The words are those of OpenSMTPD's programs.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from smtpd_ps.filterkit import TableFailure
 from smtpd_ps.pure.table_protocol import SERVICES, Service
 
 MAX_ROWS = 1000
@@ -18,12 +19,8 @@ _LISTS: tuple[Service, ...] = ("alias", "mailaddrmap")  # several rows are one v
 Row = Sequence[object]
 
 
-class SqlConfigError(Exception):
+class SqlConfigError(TableFailure):
     """What is wrong with the file, with its line."""
-
-
-class SqlValueError(Exception):
-    """What is wrong with rows; quotes none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +74,24 @@ def parse(text: str, path: str, known: Sequence[str]) -> SqlConfig:
 
 
 def value(service: Service, rows: Sequence[Row]) -> str | None:
-    """What a lookup answers; None without a row. Raises SqlValueError."""
+    """What a lookup answers; None without a row. Raises TableFailure."""
     if not rows:
         return None
     if service not in _LISTS and len(rows) > 1:
-        raise SqlValueError(f"the query for {service} gives more than one row")
+        raise TableFailure(f"the query for {service} gives more than one row")
     if len(rows) > MAX_ROWS:
-        raise SqlValueError(f"the query for {service} gives more than {MAX_ROWS} rows")
+        raise TableFailure(f"the query for {service} gives more than {MAX_ROWS} rows")
     return ", ".join(_row(service, row) for row in rows)
 
 
 def _row(service: Service, row: Row) -> str:
     wanted = COLUMNS.get(service, (1,))
     if len(row) not in wanted:
-        raise SqlValueError(f"the query for {service} gives {len(row)} columns, not {' or '.join(map(str, wanted))}")
+        raise TableFailure(f"the query for {service} gives {len(row)} columns, not {' or '.join(map(str, wanted))}")
     words = []
     for each in row:
         if not isinstance(each, str | int) or isinstance(each, bool):
-            raise SqlValueError(f"the query for {service} gives a {type(each).__name__}, not text or a number")
+            raise TableFailure(f"the query for {service} gives a {type(each).__name__}, not text or a number")
         words.append(str(each))
     return ":".join(words)
 
@@ -112,9 +109,9 @@ class Rotation:
         return self._next >= len(self._values)
 
     def fill(self, service: Service, rows: Sequence[Row]) -> None:
-        """Begin with these rows. Raises SqlValueError."""
+        """Begin with these rows. Raises TableFailure."""
         if len(rows) > MAX_ROWS:
-            raise SqlValueError(f"the query for {service} gives more than {MAX_ROWS} rows")
+            raise TableFailure(f"the query for {service} gives more than {MAX_ROWS} rows")
         self._values, self._next = [_row(service, row) for row in rows], 0
 
     def take(self) -> str | None:

@@ -5,62 +5,40 @@ A few connections serve many requests at once; one that was lost is made again b
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from smtpd_ps.filterkit import Service, Table, TableFailure, log, run_table
-from smtpd_ps.programs.sql_queries import (
-    MAX_ROWS,
-    Rotation,
-    Row,
-    SqlConfig,
-    SqlConfigError,
-    SqlValueError,
-    parse,
-    value,
-)
+from smtpd_ps.filterkit import Service, TableFailure
+from smtpd_ps.programs.sql_queries import MAX_ROWS, Row, SqlConfig, SqlConfigError, value
+from smtpd_ps.programs.sql_table import SqlTable, run
 
 if TYPE_CHECKING:
     import psycopg
 
-WORDS = ("conninfo", "connections")
 CONNECTIONS = 4
 MAX_CONNECTIONS = 64
 CONNECT_SECS = 5
 STATEMENT_MSECS = 10_000
-USAGE = "usage: table-postgres file"
 
 
-class PostgresTable(Table):
+class PostgresTable(SqlTable):
     """`psycopg` is the module, handed in because it is optional."""
 
+    words = ("conninfo", "connections")
+
     def __init__(self, path: str, psycopg: Any) -> None:
-        self._path, self._psycopg = path, psycopg
-        self._config = self._read()
-        self.services = self._config.services
+        self._psycopg = psycopg
+        super().__init__(path)
         self._idle: list[psycopg.AsyncConnection[Any]] = []
         self._slots = asyncio.Semaphore(self._connections())
-        self._rotations: dict[Service, Rotation] = {service: Rotation() for service in self._config.fetches}
 
-    def _read(self) -> SqlConfig:
-        """Raises SqlConfigError."""
-        try:
-            with open(self._path, encoding="utf-8") as file:
-                config = parse(file.read(), self._path, WORDS)
-                others = os.fstat(file.fileno()).st_mode & 0o004
-        except OSError as error:
-            raise SqlConfigError(f"{self._path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise SqlConfigError(f"{self._path}: not UTF-8 text") from None
+    def _has_password(self, config: SqlConfig) -> bool:
         try:
             conninfo = self._psycopg.conninfo.conninfo_to_dict(config.settings["conninfo"])
         except self._psycopg.ProgrammingError:
             raise SqlConfigError(f"{self._path}: conninfo is no connection string of libpq") from None
-        if conninfo.get("password") and others:
-            raise SqlConfigError(f"{self._path}: has a password, and every user can read it")
-        return config
+        return bool(conninfo.get("password"))
 
     def _connections(self) -> int:
         text = self._config.settings.get("connections", str(CONNECTIONS))
@@ -70,47 +48,30 @@ class PostgresTable(Table):
 
     async def check(self, service: Service, key: str) -> bool:
         """Whether there is a row."""
-        return bool(await self._ask(self._config.queries.get(service, ""), key))
+        return bool(await self._ask(self._query(service), key))
 
     async def lookup(self, service: Service, key: str) -> str | None:
         """The value of the rows."""
-        try:
-            return value(service, await self._ask(self._config.queries.get(service, ""), key))
-        except SqlValueError as error:
-            raise TableFailure(str(error)) from None
+        return value(service, await self._ask(self._query(service), key))
 
     async def fetch(self, service: Service) -> str | None:
         """The next row."""
-        rotation = self._rotations.get(service)
-        if rotation is None:
-            raise TableFailure(f"there is no fetch_{service}")
+        rotation = self._rotation(service)
         if rotation.empty:
             rows = await self._ask(self._config.fetches[service])
-            try:
-                if rotation.empty:  # another request may have filled it meanwhile
-                    rotation.fill(service, rows)
-            except SqlValueError as error:
-                raise TableFailure(str(error)) from None
+            if rotation.empty:  # another request may have filled it meanwhile
+                rotation.fill(service, rows)
         return rotation.take()
 
     async def update(self) -> None:
-        """Read the queries again, and connect again. The services stay what they were."""
-        try:
-            config = self._read()
-        except SqlConfigError as error:
-            raise TableFailure(str(error)) from None
-        if config.services != self.services:
-            raise TableFailure(f"{self._path} offers other services now: that takes a reload")
-        self._config = config
-        self._rotations = {service: Rotation() for service in config.fetches}
+        """Read the queries again, and connect again."""
+        self._read_again()
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.close()
 
     async def _ask(self, query: str, *parameters: str) -> list[Row]:
         """Raises TableFailure."""
-        if not query:
-            raise TableFailure("there is no query for this service")
         async with self._slots:
             reused = bool(self._idle)
             try:
@@ -155,23 +116,17 @@ class PostgresTable(Table):
         )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program; its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if len(words) != 1 or words[0].startswith("-"):
-        log(USAGE)
-        return 2
+def _table(path: str) -> PostgresTable:
     try:
         import psycopg
-
-        table = PostgresTable(words[0], psycopg)
     except ImportError as error:
-        log(f"table-postgres: it needs the package psycopg, and libpq: {error}")
-        return 1
-    except SqlConfigError as error:
-        log(f"table-postgres: {error}")
-        return 1
-    return run_table(table)
+        raise SqlConfigError(f"it needs the package psycopg, and libpq: {error}") from None
+    return PostgresTable(path, psycopg)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; its exit status."""
+    return run("table-postgres", argv, _table)
 
 
 if __name__ == "__main__":

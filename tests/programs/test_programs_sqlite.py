@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from smtpd_ps.filterkit import StopProgram, TableFailure
-from smtpd_ps.programs.sql_queries import MAX_ROWS, SqlConfigError, SqlValueError, parse, value
+from smtpd_ps.programs.sql_queries import MAX_ROWS, SqlConfigError, parse, value
 from smtpd_ps.programs.table_sqlite import SqliteTable
 from smtpd_ps.pure.table_protocol import Service, handshake, request
 
@@ -150,7 +150,7 @@ def test_configurations_that_are_none(text: str, why: str) -> None:
 ])  # fmt: skip
 def test_rows_that_are_no_value(service: Service, rows: list[tuple[object, ...]], why: str) -> None:
     """The error quotes none of them."""
-    with pytest.raises(SqlValueError, match=why) as error:
+    with pytest.raises(TableFailure, match=why) as error:
         value(service, rows)
     assert "secret" not in str(error.value)
 
