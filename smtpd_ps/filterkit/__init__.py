@@ -1,7 +1,7 @@
 """A library for writing filters and tables of the mail server in Python; docs/FILTERKIT.md tells how.
 
 Runs in the programs' own processes, never in the daemon's. `events` has what a filter is told and asked,
-`answers` what it can say, `filter` and `table` the classes to derive from. The cores (`filter_core`,
+`answers` what it can say, `filter` and `table` the classes to derive from. The cores (`core`, `filter_core`,
 `table_core`) do no input or output; `run` is the loop around them.
 """
 

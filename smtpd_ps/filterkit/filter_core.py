@@ -6,23 +6,22 @@ raises is logged, and its session gets what Filter.on_failure says.
 
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from smtpd_ps.filterkit import data_stream
 from smtpd_ps.filterkit.answers import Answer, Disconnect, Junk, Proceed, Reject, Report, Rewrite
+from smtpd_ps.filterkit.core import Core, Spawn
 from smtpd_ps.filterkit.data_stream import Message, Piece
 from smtpd_ps.filterkit.events import Commit, Event, LinkDisconnect, Request, TxReset, TxRollback
 from smtpd_ps.filterkit.filter import Filter, Handlers
-from smtpd_ps.filterkit.filter_lines import ProtocolError, configured, parse_event, parse_request, quoted
-from smtpd_ps.filterkit.line_buffer import LineBuffer
+from smtpd_ps.filterkit.filter_lines import configured, parse_event, parse_request, quoted
+from smtpd_ps.filterkit.line_buffer import ProtocolError
 from smtpd_ps.filterkit.session import FOLLOWED, Session
 
 FAILED = Reject("451 4.3.0 The filter has failed")
 MAX_TRACE = 900  # of what a handler raised, in a line of the log
 
-Settled = Callable[[Any, BaseException | None], None]
-Spawn = Callable[[Awaitable[Any], Settled], Callable[[], None]]  # begins to wait; the result ends the waiting
 Job = Callable[[], None]
 
 
@@ -47,22 +46,16 @@ class _Flow:
         self.gone = False
 
 
-class FilterCore:
-    """Feed it with `receive`, and write what `output` gives. `spawn` waits for asynchronous handlers."""
+class FilterCore(Core):
+    """Calls the handlers of a filter."""
 
     def __init__(self, filter: Filter, log: Callable[[str], None], spawn: Spawn | None = None) -> None:
-        self._filter, self._log, self._spawn = filter, log, spawn
+        super().__init__(log, spawn)
+        self._filter = filter
         self.handlers = Handlers(filter)
-        self._buffer = LineBuffer()
         self._config: list[str] = []
-        self._is_ready = False
         self._flows: dict[str, _Flow] = {}
         self._out: deque[bytes | Iterator[bytes]] = deque()
-        self._notify: Callable[[], None] = lambda: None
-
-    def on_output(self, notify: Callable[[], None]) -> None:
-        """Call `notify` when something was written outside of `receive`."""
-        self._notify = notify
 
     @property
     def sessions(self) -> int:
@@ -71,11 +64,7 @@ class FilterCore:
 
     def receive(self, data: bytes) -> None:
         """What was read. Raises ProtocolError, and StopProgram of the filter."""
-        try:
-            lines = self._buffer.cut(data)
-        except ValueError as error:
-            raise ProtocolError(str(error)) from None
-        for line in lines:
+        for line in self._buffer.cut(data):
             if line.startswith(b"filter|"):
                 self._request(line)
             elif line.startswith(b"report|"):
@@ -317,24 +306,11 @@ class FilterCore:
                     self._failed(flow, what, error)
                 failed()
 
-        try:
-            result = handler()
-        except Exception as error:  # noqa: BLE001  # whatever a handler raises
-            settled(None, error)
-            return
-        if not isinstance(result, Awaitable):
-            settled(result, None)
-            return
-        if self._spawn is None:
-            raise TypeError(f"{what}: nobody here waits for asynchronous handlers")
-
-        def later(result: object, error: BaseException | None) -> None:
-            settled(result, error)
+        def go_on() -> None:
             while flow.jobs and flow.cancel is None:
                 flow.jobs.popleft()()
-            self._notify()
 
-        flow.cancel = self._spawn(result, later)
+        flow.cancel = self._begin(what, handler, settled, go_on)
 
     def _failed(self, flow: _Flow, what: str, error: BaseException) -> None:
         self._log(f"session {flow.session.id}: {what}: {described(error)}")

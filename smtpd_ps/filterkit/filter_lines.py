@@ -8,15 +8,12 @@ address, and before 0.7 that of link-auth after the user.
 from dataclasses import dataclass, fields
 
 from smtpd_ps.filterkit.events import EVENTS, REQUESTS, Event, LinkAuth, Request, TxMail, TxRcpt
+from smtpd_ps.filterkit.line_buffer import ProtocolError
 
 VERSIONS = ("0.5", "0.6", "0.7")
 _EVENTS = {event.NAME: (event, len(fields(event)) - len(fields(Event))) for event in EVENTS}
 _REQUESTS = {request.NAME: (request, len(fields(request)) - len(fields(Request))) for request in REQUESTS}
 _OPTIONAL = frozenset(("tx-reset", "filter-response"))  # may lack the last parameter
-
-
-class ProtocolError(Exception):
-    """A line that the server should not have written; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)

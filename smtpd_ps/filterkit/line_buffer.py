@@ -6,6 +6,10 @@ Runs in filter and table programs; cuts what the mail server writes.
 MAX_LINE_BYTES = 1 << 20  # the server writes far shorter ones
 
 
+class ProtocolError(Exception):
+    """A line that the server should not have written; the text says which."""
+
+
 class LineBuffer:
     """`cut` gives the lines that are complete, without their ends, and keeps the rest."""
 
@@ -14,7 +18,7 @@ class LineBuffer:
         self._rest_bytes = 0
 
     def cut(self, data: bytes) -> list[bytes]:
-        """Raises ValueError where a line does not end."""
+        """Raises ProtocolError where a line does not end."""
         head, newline, tail = data.partition(b"\n")
         if not newline:
             self._keep(data)
@@ -31,4 +35,4 @@ class LineBuffer:
         self._rest.append(data)
         self._rest_bytes += len(data)
         if self._rest_bytes > MAX_LINE_BYTES:
-            raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
+            raise ProtocolError(f"a line of more than {MAX_LINE_BYTES} bytes")

@@ -7,29 +7,17 @@ protocol: what handlers print goes to standard error.
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+from smtpd_ps.filterkit.core import Core, Settled, Spawn
 from smtpd_ps.filterkit.filter import Filter, StopProgram
-from smtpd_ps.filterkit.filter_core import FilterCore, Settled, Spawn
-from smtpd_ps.filterkit.filter_lines import ProtocolError
+from smtpd_ps.filterkit.filter_core import FilterCore
+from smtpd_ps.filterkit.line_buffer import ProtocolError
 from smtpd_ps.filterkit.table import Table
 from smtpd_ps.filterkit.table_core import TableCore
 
 READ_BYTES = 65536
-
-
-class Core(Protocol):
-    """What the loop drives."""
-
-    def receive(self, data: bytes) -> None:
-        """What was read."""
-
-    def output(self) -> Iterator[bytes]:
-        """What is to be written."""
-
-    def on_output(self, notify: Callable[[], None]) -> None:
-        """Whom to tell of output outside of `receive`."""
 
 
 def log(text: str) -> None:

@@ -5,12 +5,11 @@ which may quote one, is logged or answered.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from smtpd_ps.filterkit.filter_core import Spawn
-from smtpd_ps.filterkit.filter_lines import ProtocolError
-from smtpd_ps.filterkit.line_buffer import LineBuffer
+from smtpd_ps.filterkit.core import Core, Spawn
+from smtpd_ps.filterkit.line_buffer import ProtocolError
 from smtpd_ps.filterkit.table import SERVICES, Service, Table, TableConfig
 
 MAX_VALUE = 60_000  # a line has 64 KiB
@@ -20,26 +19,20 @@ class TableFailure(Exception):
     """Raised by a table whose text may be logged and answered: it quotes no key."""
 
 
-class TableCore:
-    """Feed it with `receive`, and write what `output` gives. `spawn` waits for asynchronous operations."""
+class TableCore(Core):
+    """Asks a table."""
 
     def __init__(self, table: Table, log: Callable[[str], None], spawn: Spawn | None = None) -> None:
-        self._table, self._log, self._spawn = table, log, spawn
-        self._buffer = LineBuffer()
+        super().__init__(log, spawn)
+        self._table = table
         self._config: dict[str, str] = {}
-        self._is_ready = False
         self._out: list[bytes] = []
-        self._notify: Callable[[], None] = lambda: None
 
     @property
     def asynchronous(self) -> bool:
         """Whether any operation is."""
         table = self._table
         return any(map(inspect.iscoroutinefunction, (table.check, table.lookup, table.fetch, table.update)))
-
-    def on_output(self, notify: Callable[[], None]) -> None:
-        """Call `notify` when something was written outside of `receive`."""
-        self._notify = notify
 
     def output(self) -> Iterator[bytes]:
         """What is to be written."""
@@ -49,11 +42,7 @@ class TableCore:
 
     def receive(self, data: bytes) -> None:
         """What was read. Raises ProtocolError, and StopProgram of the table."""
-        try:
-            lines = self._buffer.cut(data)
-        except ValueError as error:
-            raise ProtocolError(str(error)) from None
-        for line in lines:
+        for line in self._buffer.cut(data):
             if self._is_ready:
                 self._request(line)
             else:
@@ -121,22 +110,7 @@ class TableCore:
                 words = f"error|{ascii(text)[1:-1][:200]}"
             self._answer(operation, number, words)
 
-        try:
-            result = ask()
-        except Exception as error:  # noqa: BLE001  # whatever a table raises
-            settled(None, error)
-            return
-        if not isinstance(result, Awaitable):
-            settled(result, None)
-            return
-        if self._spawn is None:
-            raise TypeError(f"{what}: nobody here waits for asynchronous operations")
-
-        def later(result: object, error: BaseException | None) -> None:
-            settled(result, error)
-            self._notify()
-
-        self._spawn(result, later)
+        self._begin(what, ask, settled, lambda: None)
 
     def _answer(self, operation: str, number: str, words: str) -> None:
         self._out.append(f"{operation}-result|{number}|{words}\n".encode(errors="surrogateescape"))

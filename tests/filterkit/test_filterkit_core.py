@@ -22,8 +22,10 @@ from smtpd_ps.filterkit import (
     StopProgram,
 )
 from smtpd_ps.filterkit import events as e
-from smtpd_ps.filterkit.filter_core import FilterCore, Settled
-from smtpd_ps.filterkit.filter_lines import ProtocolError, parse_event, parse_request
+from smtpd_ps.filterkit.core import Settled
+from smtpd_ps.filterkit.filter_core import FilterCore
+from smtpd_ps.filterkit.filter_lines import parse_event, parse_request
+from smtpd_ps.filterkit.line_buffer import ProtocolError
 
 HANDSHAKE = (
     b"config|smtpd-version|7.8.0\nconfig|protocol|%s\nconfig|smtp-session-timeout|300\nconfig|unheard|of\n"

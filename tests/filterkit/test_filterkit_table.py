@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from smtpd_ps.filterkit import Service, Table, TableFailure
-from smtpd_ps.filterkit.filter_core import Settled
-from smtpd_ps.filterkit.filter_lines import ProtocolError
+from smtpd_ps.filterkit.core import Settled
+from smtpd_ps.filterkit.line_buffer import ProtocolError
 from smtpd_ps.filterkit.table_core import TableCore
 from smtpd_ps.pure.table_protocol import Operation, Reply, handshake, parse_reply, registered, request
 
