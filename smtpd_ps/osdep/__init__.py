@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from smtpd_ps.osdep.descriptors import close_from
 from smtpd_ps.osdep.errors import ConfineError
 from smtpd_ps.osdep.interfaces import interface_addresses
+from smtpd_ps.osdep.memory import give_back
 
 if sys.platform.startswith("linux"):
     from smtpd_ps.osdep.linux import confine, interface_group, peer_credentials
@@ -32,6 +33,7 @@ __all__ = (
     "interface_addresses",
     "interface_group",
     "close_from",
+    "give_back",
 )
 
 

@@ -4,12 +4,14 @@ Runs as root; parses only checked messages, and at a reload the configuration. I
 the network, of a message or of DNS, and no private key.
 """
 
+import gc
 import os
 import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from smtpd_ps import osdep
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.routes import LASTING
 from smtpd_ps.contract.values import Phase, Process
@@ -154,6 +156,8 @@ class Daemon:
         self.log.info("serving")
         self.on_serving()
         self.offline.start(self.loop)
+        gc.collect()
+        osdep.give_back()
 
     def _child(self, process: Process) -> Child:
         return self._lasting.children[Post(process)]

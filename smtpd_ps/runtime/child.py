@@ -134,6 +134,7 @@ class Child:
         watch_imports(self.log.error)
         gc.collect()
         gc.freeze()
+        osdep.give_back()
 
     def _await_go(self) -> None:
         while True:

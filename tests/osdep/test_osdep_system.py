@@ -35,6 +35,26 @@ def test_peer_credentials() -> None:
         assert osdep.peer_credentials(left) == (os.getuid(), os.getgid(), os.getpid())
 
 
+def test_what_the_allocator_keeps_is_given_back() -> None:
+    """Memory that is free between blocks in use goes back to the system; a C library without the call is no fault."""
+    script = """
+import ctypes
+from smtpd_ps import osdep
+
+def resident_kib():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4
+
+blocks = [bytes(3000) for _ in range(20_000)]
+kept = blocks[::100]
+blocks.clear()
+before = resident_kib()
+osdep.give_back()
+assert not hasattr(ctypes.CDLL(None), "malloc_trim") or resident_kib() < before - 20_000, (before, resident_kib())
+"""
+    subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": python_path()}, check=True)
+
+
 def test_close_from() -> None:
     """Everything from a number up is closed but what is kept, far-away numbers included."""
     script = """
