@@ -292,16 +292,21 @@ class Connection:
     def _next_piece(self, task: Task) -> bytes:
         left_bytes = task.job.size_bytes - self._at_bytes
         if not left_bytes:
-            self._body = None
-            self.client.body_sent()
-            end = b"" if self._writer is None else self._stuffer.feed(self._writer.finish())
-            return end + self._stuffer.finish()
+            return self._end_of_body()
         # Other tasks may share the descriptor's offset, so every read says where.
         chunk = os.pread(task.fd, min(CHUNK_BYTES, left_bytes), self._at_bytes)
         if not chunk:
             raise OSError(EIO, "the stored message is shorter than it was")
         self._at_bytes += len(chunk)
-        return self._stuffer.feed(chunk if self._writer is None else self._writer.feed(chunk))
+        piece = self._stuffer.feed(chunk if self._writer is None else self._writer.feed(chunk))
+        # The end goes with the last piece: one packet less, and one wake-up of the peer.
+        return piece if len(chunk) < left_bytes else piece + self._end_of_body()
+
+    def _end_of_body(self) -> bytes:
+        self._body = None
+        self.client.body_sent()
+        end = b"" if self._writer is None else self._stuffer.feed(self._writer.finish())
+        return end + self._stuffer.finish()
 
     # The end.
 
