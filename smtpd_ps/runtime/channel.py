@@ -26,6 +26,9 @@ NO_ROOM_SECS = 0.05  # until looking again for a free descriptor
 _buffer = bytearray(READ_BYTES)  # every read goes here first; a fresh one each time would be mapped and unmapped
 _view = memoryview(_buffer)
 MAX_FDS = 16
+# As numbers: the operators of socket's flags are slow.
+_CLOSED_BY_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -37,15 +40,15 @@ def receive(sock: socket.socket, takes_fds: bool, most_bytes: int = READ_BYTES) 
     if not takes_fds:
         return bytes(_view[: sock.recv_into(_buffer, most_bytes)]), []
     into = _buffer if most_bytes == READ_BYTES else _view[:most_bytes]
-    size, ancillary, flags, _address = sock.recvmsg_into([into], _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+    size, ancillary, flags, _address = sock.recvmsg_into([into], _FD_SPACE, _CLOSED_BY_EXEC)
     data = bytes(_view[:size])
-    if not ancillary and not flags & socket.MSG_CTRUNC:
+    if not ancillary and not flags & _TRUNCATED:
         return data, []
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    if flags & socket.MSG_CTRUNC:
+    if flags & _TRUNCATED:
         close_all(list(fds))
         raise ContractViolation("descriptors were truncated")
     return data, list(fds)
