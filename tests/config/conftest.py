@@ -9,6 +9,8 @@ from smtpd_ps.config.load import load
 from smtpd_ps.config.model import Configuration, ConfigurationError
 
 CONF = "/etc/mail/smtpd.conf"
+RULE = "match from any for any reject\n"
+TABLES = 'table list { a, b }\ntable map { a = b }\ntable file "/f"\n'
 
 
 @dataclass
@@ -72,3 +74,18 @@ def errors_of(load_text: Load) -> Errors:
         return []
 
     return problems
+
+
+@pytest.fixture
+def refused(errors_of: Errors) -> Callable[[str, str | list[str]], None]:
+    """Look that a text has these errors and no others; the tables `list`, `map` and `file` are declared for it."""
+
+    def check(text: str, expected: str | list[str]) -> None:
+        if any(f"<{name}>" in text for name in ("list", "map", "file", "fiel")) or text.startswith("table list"):
+            text = TABLES + text
+        ending = "" if "quote that starts" in str(expected) or "end of the file" in str(expected) else "\n" + RULE
+        assert errors_of(text + ending)[: 1 if not ending else None] == (
+            [expected] if isinstance(expected, str) else expected
+        )
+
+    return check
