@@ -18,6 +18,8 @@ from smtpd_ps.runtime.loop import Loop
 from smtpd_ps.runtime.stream import Pump
 from smtpd_ps.smtp.server import SmtpServer
 
+ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
+
 
 class FakePeer:
     """Takes messages and answers them in the next turn."""

@@ -1,8 +1,7 @@
 """Clients that close their sending side before they have all replies, as Exim does behind a pipelined QUIT."""
 
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from smtp_glue import Client, World
@@ -11,20 +10,6 @@ from smtpd_ps.contract import messages as m
 
 ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@example.com>\r\n"
 LETTER = b"Subject: x\r\n\r\nhello\r\n"
-
-
-@pytest.fixture
-def make_world() -> Iterator[Callable[..., World]]:
-    """Makes servers; all of them are closed behind the test."""
-    worlds: list[World] = []
-
-    def make(**changes: Any) -> World:
-        worlds.append(World(**changes))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
 
 
 def sent_and_ended(world: World, data: bytes) -> Client:

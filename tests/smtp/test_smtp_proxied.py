@@ -1,7 +1,7 @@
 """smtp/proxied: connections that begin with a PROXY header, over real sockets."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,17 +16,13 @@ LOCAL = SIGNATURE + b"\x20\0\0\0"
 
 
 @pytest.fixture
-def make_world() -> Iterator[Callable[..., World]]:
+def make_world(make_world: Callable[..., World]) -> Callable[..., World]:
     """Servers with a listener that takes PROXY headers."""
-    made: list[World] = []
 
     def make(proxies: tuple[str, ...] = (), **more: Any) -> World:
-        made.append(World(proxy="listed" if proxies else "any", proxies=proxies, **more))
-        return made[-1]
+        return make_world(proxy="listed" if proxies else "any", proxies=proxies, **more)
 
-    yield make
-    for world in made:
-        world.close()
+    return make
 
 
 def gone(world: World, client: Client) -> None:
