@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from support.daemon import Daemon, wait_until
+from support.daemon import PATIENCE_SECS, Daemon, wait_until
 from support.dns_server import DnsServer
 from support.hostile import Watch, Wire
 from support.sink import Sink
@@ -205,7 +205,7 @@ class Outgoing:
         """`show queue`."""
         return list(parts(str(self.daemon.state), m.ShowQueue(0), m.QueueRow))
 
-    def kept(self, patience_secs: float = 10.0) -> list[m.QueueRow]:
+    def kept(self, patience_secs: float = PATIENCE_SECS) -> list[m.QueueRow]:
         """Wait until each envelope was tried and is waiting again; then empty the queue."""
         try:
             wait_until(

@@ -83,6 +83,7 @@ def test_auth_guessing_is_cut_off(target: Target) -> None:
                 assert wire.say(f"AUTH PLAIN {plain}").startswith(b"535 ")
             assert wire.reply().startswith(b"421 ")
             assert wire.closed()
+    target.watch.settled()
     failed = [line for line in target.watch.new_log() if "authentication user=" in line]
     assert len(failed) == 6
     assert all("permfail" in line for line in failed)

@@ -141,7 +141,7 @@ sys.stdin.read()
     ):
         assert flood.stdin and flood.stdout
         assert flood.stdout.readline() == "1024\n"
-        target.watch.serves(1.0)
+        target.watch.serves()
         with target.wire() as wire:
             wire.to_data()
             assert wire.say(b"Subject: x\r\n\r\nx\r\n.").startswith(b"250 ")

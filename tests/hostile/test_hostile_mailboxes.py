@@ -3,6 +3,7 @@
 Each case lays a trap in a mailbox, sends a message, and sees that nothing was written elsewhere.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -107,9 +108,12 @@ def boxes(running_boxes: Boxes) -> Iterator[Boxes]:
     yield running_boxes
     wait_until("the queue is empty", lambda: running_boxes.watch.queued() == 0)
     # The next test's mailbox is another one: its agent must begin anew. A lost agent is no lost child.
-    for name, pid in running_boxes.daemon.pids().items():
-        if name.startswith("agent"):
+    agents = {name: pid for name, pid in running_boxes.daemon.pids().items() if name.startswith("agent")}
+    for pid in agents.values():
+        with contextlib.suppress(ProcessLookupError):  # it had nothing to do any more
             os.kill(pid, signal.SIGKILL)
+    running_boxes.daemon.wait_gone(agents)
+    running_boxes.watch.stats()  # delivery has answered, and so has seen that they are gone
     assert list(running_boxes.outside.rglob("*")) == [], "it wrote outside of the mailbox"
     running_boxes.watch.check()
 
@@ -128,8 +132,12 @@ def test_a_maildir_that_was_replaced(boxes: Boxes) -> None:
     boxes.box.rename(boxes.home / "old")
     boxes.submit("b@box.test")
     wait_until("it was tried", lambda: all(row.tries for row in boxes.rows()))
-    boxes.watch.schedule_all()
-    wait_until("it is there", lambda: len(list(boxes.box.glob("new/*"))) == 1, 5)
+
+    def there() -> bool:
+        boxes.watch.schedule_all()
+        return len(list(boxes.box.glob("new/*"))) == 1
+
+    wait_until("it is there", there)
 
 
 @pytest.mark.parametrize("part", ["tmp", "new"])

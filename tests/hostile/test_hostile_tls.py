@@ -10,7 +10,6 @@ import subprocess
 import warnings
 
 import pytest
-from support.daemon import wait_until
 from support.hostile import Target, Wire, insecure_context, peak_memory
 
 
@@ -79,7 +78,7 @@ def test_rubbish_for_a_handshake(target: Target, rubbish: str) -> None:
         with contextlib.suppress(OSError):  # it may have had enough already
             wire.sock.shutdown(socket.SHUT_WR)
         assert not any(line.startswith(b"2") for line in wire_rest_raw(wire))
-    wait_until("the session is gone", lambda: target.watch.sessions() == 0)
+    target.watch.settled()
     lines = [line for line in target.watch.new_log() if "disconnected" in line and "tls" in line]
     assert len(lines) == 1
 
@@ -134,6 +133,6 @@ def test_renegotiation(target: Target) -> None:
             assert client.poll() is None, "the handshake failed"
         client.stdin.write(b"R\n")  # s_client takes it for "renegotiate"
         client.stdin.flush()
-        wait_until("the session is gone", lambda: target.watch.sessions() == 0)
+        target.watch.settled()
         client.terminate()
     assert any("renegotiation refused" in line for line in target.watch.new_log())
