@@ -5,6 +5,7 @@ import socket
 
 import pytest
 from delivery_bench import BODY, SEND, Bench, host, relay
+from support.daemon import free_port
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, MtaLimits
@@ -71,12 +72,9 @@ def test_recipients_are_answered_one_by_one(sinks):
 def test_the_next_host_is_tried_after_a_refused_connection(sinks):
     """Hosts are tried in their order; one that is down or greets with 554 does not hold up the mail."""
     sink, sulky = sinks(), sinks(banner=b"554 go away\r\n")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
     bench = Bench(SEND)
     bench.delivery.deliver(m.Deliver((bench.job("x@d.test"),)))
-    bench.route(RouteHost("down", ("127.0.0.1",), port, 1), host(sulky, preference=5), host(sink, preference=10))
+    bench.route(RouteHost("down", ("127.0.0.1",), free_port(), 1), host(sulky, preference=5), host(sink, preference=10))
     bench.until(lambda: bench.results)
     assert bench.results[0].status is Status.OK
     assert len(sink.messages) == 1

@@ -139,7 +139,7 @@ class World:
         self.loop.close()
         shutil.rmtree(self.directory)
 
-    def spin(self, until: Callable[[], bool], limit_secs: float = 10.0) -> None:
+    def spin(self, until: Callable[[], bool], limit_secs: float = 30.0) -> None:
         """Run turns until `until()`."""
         end = time.monotonic() + limit_secs
         while not until():

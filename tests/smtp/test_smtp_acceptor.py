@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -40,7 +41,7 @@ class FakeSocket:
 
 def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """EMFILE stops accepting for a while, without a busy loop, and then the client is served."""
-    monkeypatch.setattr(acceptor, "PAUSE_SECS", 0.05)
+    monkeypatch.setattr(acceptor, "PAUSE_SECS", 1000.0)
     loop, got = Loop(), []
     with socket.create_server(("127.0.0.1", 0)) as real, socket.create_connection(real.getsockname()):
         real.setblocking(False)
@@ -51,6 +52,7 @@ def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         for _ in range(5):
             loop.turn(0.0)
         assert fake.accepts == 1
+        monkeypatch.setattr(loop, "now", lambda: time.monotonic() + 1001.0)
         while not got:
             loop.turn(0.1)
         assert got[0][1] == "127.0.0.1"

@@ -183,9 +183,8 @@ def test_queue_that_does_not_keep_up_stops_bodies(world: World) -> None:
     assert [client.reply()[:3] for _ in range(5)] == ["220", "250", "250", "250", "354"]
     world.queue.pending_bytes = 9 << 20
     client.send(b"A: b\r\n")
-    world.settle()
     (connection,) = world.server._open
-    assert connection._paused
+    world.spin(lambda: connection._paused)
     world.queue.pending_bytes = 0
     client.send(b"\r\n.\r\n")
     assert client.reply()[:3] == "250"
