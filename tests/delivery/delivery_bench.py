@@ -1,14 +1,17 @@
 """A Delivery with fakes of the other processes around it, and jobs for it."""
 
+import os
+import socket
 import time
 
 from delivery_sink import Sink
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings, DeliverySettings
-from smtpd_ps.contract.values import Dsn, Job, Process, Recipient, Result, RouteHost
+from smtpd_ps.contract.values import Dsn, Job, Process, Recipient, Result, RouteHost, Status
 from smtpd_ps.delivery.service import Delivery
 from smtpd_ps.delivery.tls_clients import make_pumps
+from smtpd_ps.runtime.channel import Channel
 from smtpd_ps.runtime.log import Log
 from smtpd_ps.runtime.loop import Loop
 
@@ -16,6 +19,7 @@ BODY = b"From: a@sender.test\r\nSubject: x\r\n\r\nhello\r\n.dot\r\n"
 
 
 NO_DSN = Dsn()
+MAILDIR = ActionSettings("box", "maildir")
 BENCHES: list["Bench"] = []
 
 
@@ -98,3 +102,26 @@ def relay(sink: Sink, **more) -> Bench:
     bench = Bench(ActionSettings("send", "relay", relay_hosts=("smtp://sink.test",), **more))
     bench.hosts = [host(sink)]
     return bench
+
+
+class FakeAgent:
+    """The other end of an agent's channel."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.jobs: list = []
+        ours, theirs = socket.socketpair()
+        handlers = {m.AgentJob: self.take, m.AgentJobFile: self.take}
+        self.closed = False
+        self.channel = Channel(bench.loop, ours, Process.AGENT, Process.DELIVERY, handlers, self._closed)
+        self.fd = theirs.detach()
+        self.answer = True
+
+    def _closed(self, _why: str) -> None:
+        self.closed = True
+
+    def take(self, job, *fds) -> None:
+        self.jobs.append(job)
+        for fd in fds:
+            os.close(fd)
+        if self.answer:
+            self.channel.send(m.AgentResult(job.job, Status.OK, "Delivered"))

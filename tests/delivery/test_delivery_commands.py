@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
-from delivery_bench import Bench
-from test_delivery_service import FakeAgent
+from delivery_bench import Bench, FakeAgent
 
 from smtpd_ps.contract import messages as m
 from smtpd_ps.contract.settings import ActionSettings
