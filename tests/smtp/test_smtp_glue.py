@@ -149,6 +149,7 @@ def test_a_client_that_does_not_read_is_not_read_either(make_world: Callable[...
     """Replies wait in bounded memory: reading pauses, and goes on when the client reads."""
     world = make_world(max_idle_commands=1_000_000)
     client = world.connect()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # or megabytes are answered line by line
     client.send(b"EHLO x\r\n")
     command = b"HELP\r\n" * 500
     sent = 0
