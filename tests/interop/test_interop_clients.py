@@ -377,4 +377,5 @@ def test_exim(ours: Ours, smarthost_client: Exim) -> None:
         smarthost_client.submit(text, "-i", "-f", SENDER, f"bert@{way}.test")
     for way in WAYS:
         assert body_of(ours.arrived(way, f"exim {way}")) == BODY, way
+    wait_until("both logins are logged", lambda: smarthost_client.log.count(" A=plain ") >= 2)
     assert smarthost_client.log.count(" A=plain ") == 2, smarthost_client.log

@@ -139,7 +139,7 @@ def test_no_tls(network: Network) -> None:
 def test_implicit_tls(network: Network) -> None:
     """`smtps` goes to port 465 and begins with TLS."""
     assert " with ESMTPS id " in network.received("x@smtps.test")
-    assert re.search(r"mta connecting address=smtps://127\.0\.0\.51:465 host=postfix\.test", network.daemon.log)
+    network.daemon.wait_logged("mta connecting address=smtps://127.0.0.51:465 host=postfix.test")
 
 
 @pytest.mark.parametrize("mechanism", ["plain", "login"])

@@ -175,7 +175,7 @@ def test_servers_that_stop_reading() -> None:
                     number += 1
                     assert offer(daemon, number, 1_000_000, rcpt=f"user@{domain}") == 250
                 assert offer(daemon, 1000 + number, rcpt="user@example.com") == 250
-            wait_until("the others' mail arrives", lambda: len(sink.mails) == 20, 20)
+            wait_until("the others' mail arrives", lambda: len(sink.mails) == 20)
             after = {name: resident_kib(daemon.pids()[name]) for name in ("delivery", "queue")}
             for name in before:
                 assert after[name] - before[name] < 40_000, (name, before, after)
