@@ -78,8 +78,7 @@ def test_their_spool_becomes_ours(scratch: Path, lines: str) -> None:
         daemon.config = daemon.config.replace(":9", f":{sink.port}")
         daemon.write_config()
         daemon.ctl("reload")
-        daemon.ctl("schedule", "all")
-        daemon.wait_empty()
+        daemon.schedule_until("the queue is empty", lambda: daemon.queued() == 0)
         arrived = sorted(rcpt for mail in sink.mails for rcpt in mail.recipients)
         assert arrived == ["x@away.example", "y@away.example", "z@away.example"]
         for mail in sink.mails:

@@ -155,10 +155,9 @@ def spoiled_and_delivered(damage: object, lost: int, lines: str = "") -> None:
         else:
             assert daemon.stop() == 0
         damage(daemon.state / "spool/queue")
-        daemon.start()
         behaviour.data = "250 ok"
-        daemon.ctl("schedule", "all")
-        wait_until("the others arrive", lambda: len(sink.mails) >= MESSAGES - lost)
+        daemon.start()
+        daemon.schedule_until("the others arrive", lambda: len(sink.mails) >= MESSAGES - lost)
         daemon.wait_empty()
         arrived = [number_of(mail.data) for mail in sink.mails]
         assert len(arrived) == len(set(arrived)), "delivered twice"
@@ -180,8 +179,7 @@ def test_a_body_file_deleted_under_the_running_daemon() -> None:
         gone = sorted((daemon.state / "spool/queue/bodies").iterdir())[0]
         gone.unlink()
         behaviour.data = "250 ok"
-        daemon.ctl("schedule", "all")
-        wait_until("the others arrive", lambda: len(sink.mails) == 3)
+        daemon.schedule_until("the others arrive", lambda: len(sink.mails) == 3)
         wait_until("it is quarantined", lambda: f"quarantine msgid={gone.name} reason=no body file" in daemon.log)
         daemon.ctl("remove", gone.name)
         daemon.wait_empty()

@@ -132,8 +132,7 @@ def test_every_fault_of_dns_is_temporary(names: NameServer) -> None:
         assert "bounce" not in daemon.log and "PermFail" not in daemon.log
         names.healed = True
         time.sleep(10.5)  # how long delivery remembers that nobody could say
-        daemon.ctl("schedule", "all")
-        wait_until("all of it arrives", lambda: len(sink.mails) == len(FAULTS) + 1)
+        daemon.schedule_until("all of it arrives", lambda: len(sink.mails) == len(FAULTS) + 1)
         daemon.wait_empty()
         assert daemon.stop() == 0
 

@@ -168,7 +168,6 @@ def test_delivered_as_it_was_sent(lines: tuple[str, ...]) -> None:
         daemon.stop()
         daemon.config = daemon.config.replace(":9", f":{sink.port}")
         daemon.start()
-        daemon.ctl("schedule", "all")
-        daemon.wait_empty()
+        daemon.schedule_until("the queue is empty", lambda: daemon.queued() == 0)
         arrived = sorted(mail.data.partition(b"Subject: ")[2] for mail in sink.mails)
         assert arrived == sorted(body.partition("Subject: ")[2].encode() for body in (SMALL, LARGE))

@@ -199,8 +199,7 @@ def test_what_the_operator_sees_of_the_network() -> None:
             assert daemon.ctl("show", "mta", "paused") == "127.0.0.1 -> 127.0.0.1\n"
             daemon.ctl("resume", "mta", "from", "127.0.0.1", "for", "127.0.0.1")
             assert daemon.ctl("show", "mta", "paused") == ""
-            daemon.ctl("schedule", "all")
-            daemon.wait_empty()
+            daemon.schedule_until("the queue is empty", lambda: daemon.queued() == 0)
             assert len(sink.mails) == 2
 
 

@@ -365,8 +365,7 @@ def test_mail_whose_action_is_gone_waits() -> None:
         wait_until("it was tried", lambda: "configured no more" in daemon.ctl("show", "queue"))
         change(daemon, plain(sink.port, "old.test"))
         daemon.ctl("reload")
-        daemon.ctl("schedule", "all")
-        daemon.wait_empty()
+        daemon.schedule_until("the queue is empty", lambda: daemon.queued() == 0)
         assert len(sink.mails) == 1
 
 

@@ -121,12 +121,10 @@ test -e {drop.path}/ready || exit 75
         wait_until("the file is written", lambda: home.there("box"))
         forward(home, f"{home.path}/box\n")
         (drop.path / "ready").touch()
-        daemon.ctl("schedule", "all")
-        wait_until("the agent refuses", lambda: "does not name this file or command" in daemon.log)
+        daemon.schedule_until("the agent refuses", lambda: "does not name this file or command" in daemon.log)
         assert daemon.queued() == 1
         forward(home, f'"|{it}"\n')
-        daemon.ctl("schedule", "all")
-        daemon.wait_empty()
+        daemon.schedule_until("the queue is empty", lambda: daemon.queued() == 0)
         assert daemon.stop() == 0
     finally:
         daemon.remove()
