@@ -67,7 +67,7 @@ bench-backlog: $(venv)/.run ## a million queued envelopes: start, memory, show q
 	@test "$$(id -u)" = 0 || { echo "make bench-backlog needs root"; exit 1; }
 	$(bin)/python -m bench.backlog $(BENCH)
 
-bench-quick: $(venv)/.run ## the same in three minutes: four workloads, fewer messages, one run
+bench-quick: $(venv)/.run ## the same in under three minutes: four workloads, fewer messages, one run
 	@sh .ci/need strace openssl
 	$(bin)/python -m bench --quick $(BENCH)
 

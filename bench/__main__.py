@@ -22,7 +22,7 @@ from bench.turns import turns
 from bench.workloads import SOAK, WORKLOADS
 
 OURS = "smtpd_ps"
-QUICK = {"workloads": "W1,W1k,W2,W3", "runs": 1, "scale": 0.5}
+QUICK = {"workloads": "W1,W1k,W2,W3", "runs": 1, "scale": 0.3}
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
